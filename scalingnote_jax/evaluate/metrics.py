@@ -1,0 +1,114 @@
+"""Retrieval metrics of a run, all from `ir_measures`, and the run as a TREC file.
+
+A run is query id → [(document id, score)]; qrels are query id → document id → grade, where > 0 is
+relevant. The order of a run counts: equal scores keep their order in the list, whatever a tool
+downstream does with ties.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+from ir_measures import AP, RR, P, R, Success, nDCG
+
+from scalingnote_jax.errors import bad_input
+
+Run = Mapping[str, Sequence[tuple[str, float]]]
+Qrels = Mapping[str, Mapping[str, int]]
+
+MEASURES = {"Recall": R, "nDCG": nDCG, "MRR": RR, "Success": Success, "P": P, "MAP": AP}
+
+
+def evaluate_run(
+    qrels: Qrels, run: Run, names: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Metrics of a run, on average and for each query.
+
+    Counted are all queries that have a relevant document: one that the run lacks, or for which it
+    found nothing, scores 0. Queries without a relevant document and those without a judgement
+    change nothing. nDCG uses the grades, with gain = grade. The arguments stay as they are.
+
+    Args:
+        qrels: the judgements.
+        run: ranked documents, best first.
+        names: "Recall@10", "nDCG@10", "MRR@10", "Success@10", "P@10", "MAP@10", with any cutoff.
+
+    Returns:
+        name → mean (0 when no query counts), and query id → name → value in the order of the qrels.
+
+    Raises:
+        UserError: a name that is not a metric.
+    """
+    measures = {parse_metric(name): name for name in names}
+    judged = {qid: dict(docs) for qid, docs in qrels.items() if any(g > 0 for g in docs.values())}
+    ranked = {qid: dict(strict_scores(run[qid])) for qid in judged if run.get(qid)}
+    per_query = {qid: dict.fromkeys(names, 0.0) for qid in judged}
+    if ranked:
+        for metric in ir_measures.iter_calc(list(measures), judged, ranked):
+            per_query[metric.query_id][measures[metric.measure]] = float(metric.value)
+    means = {
+        name: float(np.mean([values[name] for values in per_query.values()])) if per_query else 0.0
+        for name in names
+    }
+    return means, per_query
+
+
+def parse_metric(name: str) -> ir_measures.Measure:
+    """The measure behind a name such as "Recall@10".
+
+    Raises:
+        UserError: it is none of ours; the message lists them.
+    """
+    found = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
+    if found is None or found[1] not in MEASURES:
+        forms = ", ".join(f"{known}@K" for known in MEASURES)
+        raise bad_input("--eval.metrics", repr(name), forms, "write for example Recall@10")
+    return MEASURES[found[1]] @ int(found[2])
+
+
+def strict_scores(results: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The results, best first, with scores that fall strictly.
+
+    Equal ones are lowered by the smallest float32 step, because trec_eval reads scores as float32 and
+    orders equal ones by document id.
+
+    Raises:
+        ValueError: a score that is not a number, or a document twice.
+    """
+    if any(np.isnan(score) for _, score in results):
+        raise ValueError("a score is NaN")
+    if len({doc for doc, _ in results}) != len(results):
+        raise ValueError("a document occurs twice in the results of one query")
+    strict: list[tuple[str, float]] = []
+    below = np.float32(np.inf)
+    for doc, score in sorted(results, key=lambda result: -result[1]):  # stable
+        below = min(np.float32(score), np.nextafter(below, np.float32(-np.inf)))
+        strict.append((doc, float(below)))
+    return strict
+
+
+def write_trec(path: str | Path, run: Run, tag: str) -> None:
+    """Writes a run in the six columns of TREC: query, Q0, document, rank from 1, score, tag.
+
+    Scores fall strictly within a query, so that trec_eval sees the order of the run.
+
+    Raises:
+        UserError: an id or the tag is empty or holds white space, which would shift the columns.
+    """
+    lines = []
+    for qid, results in run.items():
+        for rank, (doc, score) in enumerate(strict_scores(results), start=1):
+            for name in (qid, doc, tag):
+                if len(name.split()) != 1:
+                    raise bad_input(
+                        str(path), f"the id {name!r}", "ids without spaces", "rename it"
+                    )
+            lines.append(f"{qid} Q0 {doc} {rank} {score:.9g} {tag}\n")  # 9 digits: any float32
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(lines), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,95 @@
+"""Stage 1's loss, in its plain global-view form: the reference that every faster version must
+equal.
+
+Source: paper, section 3.1 (contrastive learning with in-batch negatives across devices and hard
+negatives). What counts as a negative is decided by ids alone, never by where a row lies in the
+batch or on which device; there is no world-size factor anywhere, because under `jax.jit` the arrays
+are global.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+NEG_INF = -1e30  # finite: a query whose every negative is masked must not turn into NaN
+
+
+def known_positive(positive_ids: jax.Array, doc_ids: jax.Array) -> jax.Array:
+    """Which documents are known to be relevant for which query.
+
+    Args:
+        positive_ids: [B, P] int32, all relevant documents of each query, padded with -1.
+        doc_ids: [N] int32 document ids; documents of equal text have equal ids.
+
+    Returns:
+        [B, N] bool.
+    """
+    return (positive_ids[:, None, :] == doc_ids[None, :, None]).any(-1)  # XLA never forms [B, N, P]
+
+
+def contrastive_loss(
+    query_emb: jax.Array,
+    doc_emb: jax.Array,
+    *,
+    query_ids: jax.Array,
+    doc_ids: jax.Array,
+    positive_ids: jax.Array,
+    scale: jax.Array | float,
+    symmetric: bool,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """InfoNCE of B queries against all N = B·G documents of the global batch.
+
+    Per query: -log( e^{s·q·d⁺} / (e^{s·q·d⁺} + Σ_{negatives} e^{s·q·d}) ); a document is a negative
+    unless its id is among the query's positives. With `symmetric`, the mean with the same term from
+    each positive document over all queries, where a query is a negative unless the document is
+    among its positives or its text is the same.
+
+    Args:
+        query_emb: [B, D] float32, unit vectors.
+        doc_emb: [B, G, D] float32, unit vectors; document 0 of each group is that query's positive.
+        query_ids: [B] int32; queries of equal text have equal ids.
+        doc_ids: [B, G] int32.
+        positive_ids: [B, P] int32, padded with -1; contains `doc_ids[:, 0]`.
+        scale: 1 / temperature.
+        symmetric: whether to add the document → query direction.
+
+    Returns:
+        Loss summed over the B queries (divide by B for the mean), and per-batch sums for logging:
+        "correct" (queries that score their positive above all negatives) and "negatives" (negatives
+        seen by all queries).
+    """
+    batch, group, dim = doc_emb.shape
+    flat_docs, flat_ids = doc_emb.reshape(batch * group, dim), doc_ids.reshape(-1)
+    positive = scale * jnp.einsum("bd,bd->b", query_emb, doc_emb[:, 0])  # [B]
+    scores = scale * jnp.einsum("bd,nd->bn", query_emb, flat_docs)  # [B, N]
+    negatives = ~known_positive(positive_ids, flat_ids)  # [B, N]
+    losses, best = _softmax_loss(positive, scores, negatives)
+    if symmetric:
+        back = scale * jnp.einsum("cd,bd->cb", doc_emb[:, 0], query_emb)  # [B documents, B queries]
+        same_query = query_ids[:, None] == query_ids[None, :]
+        wrong = ~(known_positive(positive_ids, doc_ids[:, 0]).T | same_query)
+        back_losses, _ = _softmax_loss(positive, back, wrong)
+        losses = 0.5 * (losses + back_losses)
+    counts = {
+        "correct": (positive > best).sum().astype(jnp.float32),
+        "negatives": negatives.sum().astype(jnp.float32),
+    }
+    return losses.sum(), counts
+
+
+def _softmax_loss(
+    positive: jax.Array, scores: jax.Array, negatives: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """-log softmax of `positive` [B] against the `negatives` among `scores` [B, N]; and the best
+    negative's score [B].
+    """
+    masked = jnp.where(negatives, scores, NEG_INF)
+    return jnp.logaddexp(positive, jax.nn.logsumexp(masked, axis=-1)) - positive, masked.max(-1)
+
+
+def logit_scale(log_scale: jax.Array, max_scale: float) -> jax.Array:
+    """1 / temperature from its learned logarithm, capped: without a cap large batches push it up
+    until training diverges.
+    """
+    return jnp.minimum(jnp.exp(log_scale), max_scale)

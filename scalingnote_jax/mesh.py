@@ -1,0 +1,110 @@
+"""The devices: joining a multi-process job, and the one mesh. No other file asks JAX for devices.
+
+Axes: `data` splits the batch; `fsdp` splits the batch and the weights; `tensor` splits heads,
+feed-forward and vocabulary. They are auto axes (the compiler places collectives), not the explicit
+ones that `jax.make_mesh` makes by default.
+"""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from scalingnote_jax import progress
+from scalingnote_jax.config import MeshConfig
+from scalingnote_jax.errors import bad_input
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# Set by launch/local_processes.py for each process of a local job.
+COORDINATOR = "SCALINGNOTE_COORDINATOR"
+PROCESSES = "SCALINGNOTE_PROCESSES"
+PROCESS_ID = "SCALINGNOTE_PROCESS_ID"
+START_TIMEOUT_SECS = 120
+
+
+def start() -> None:
+    """Joins the multi-process job that this process is part of, if any. Call once, before any other
+    use of JAX.
+
+    Local jobs are told by the environment (`launch/local_processes.py`); Slurm and Cloud TPU pods
+    are recognised by JAX itself.
+    """
+    if COORDINATOR in os.environ:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            os.environ[COORDINATOR],
+            int(os.environ[PROCESSES]),
+            int(os.environ[PROCESS_ID]),
+            initialization_timeout=START_TIMEOUT_SECS,
+        )
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get(
+        "TPU_WORKER_HOSTNAMES", ""
+    ):
+        jax.distributed.initialize(initialization_timeout=START_TIMEOUT_SECS)
+    if jax.process_index() != 0:
+        progress.quiet()
+
+
+def make_mesh(cfg: MeshConfig, devices: np.ndarray | None = None) -> Mesh:
+    """The mesh over all devices of the job, `data` outermost.
+
+    Raises:
+        UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = np.asarray(jax.devices() if devices is None else devices).reshape(-1)
+    sizes = {axis: getattr(cfg, axis) for axis in AXES}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
+    if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
+        raise bad_input(
+            "--mesh", str(sizes), "sizes ≥ 1, at most one of them -1", "set the other axes"
+        )
+    if free:
+        sizes[free[0]] = devices.size // fixed
+    if int(np.prod(list(sizes.values()))) != devices.size:
+        raise bad_input(
+            "--mesh",
+            f"{' × '.join(f'{a}={s}' for a, s in sizes.items())} on {devices.size} devices",
+            f"a product of {devices.size}",
+            "set --mesh.data=-1 for the rest, and fsdp and tensor to divisors of the device count",
+        )
+    return Mesh(devices.reshape([sizes[axis] for axis in AXES]), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over `data` and `fsdp`; all other dimensions whole."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A full copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts the mesh splits a batch: a batch size must be a multiple of it."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch → global arrays, the processes' rows in process order."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here (nothing to wait for with one)."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,1 @@
+"""From vectors to ranked documents: the vector store, exact search, the ScaNN index."""

@@ -1,0 +1,105 @@
+"""The shipped path: a query text → the small student tower → ScaNN → documents. And `load`, the
+towers from Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from scalingnote_jax.config import Config, MeshConfig
+from scalingnote_jax.configfile import read_workdir_config
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.mesh import make_mesh
+from scalingnote_jax.retrieval.encode import Encoder, load_encoder, unit_rows
+from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One document found: `score` is the cosine of the student's query vector and the document's."""
+
+    id: str
+    score: float
+    title: str
+    text: str
+
+
+class Model:
+    """The towers of a finished run: `encode_queries` by the student, `encode_documents` by the
+    teacher's document tower.
+    """
+
+    def __init__(self, config: Config, workdir: Workdir):
+        self.config, self.workdir = config, workdir
+        # One device: a server answers single queries, which no mesh could split.
+        self._mesh = make_mesh(MeshConfig(), np.asarray(jax.local_devices()[:1]))
+
+    @cached_property
+    def _query_encoder(self) -> Encoder:
+        return load_encoder(self.config, self.workdir, "student", "query", self._mesh)
+
+    @cached_property
+    def _doc_encoder(self) -> Encoder:
+        return load_encoder(self.config, self.workdir, "teacher", "doc", self._mesh)
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """[n, D] float32 unit vectors of queries, by the student."""
+        return unit_rows(self._query_encoder.encode(texts))
+
+    def encode_documents(self, documents: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """[n, D] float32 unit vectors of documents (texts or (title, text) pairs), by the teacher's
+        document tower.
+        """
+        return unit_rows(self._doc_encoder.encode(documents))
+
+
+def load(workdir: str | Path) -> Model:
+    """The towers of a workdir that `scalingnote run` (or `train` and `distill`) has finished."""
+    return Model(read_workdir_config(Path(workdir)), Workdir(workdir))
+
+
+class Searcher:
+    """Answers text queries from a finished workdir."""
+
+    def __init__(self, model: Model, index: ScannIndex, store: VectorStore, collection: Collection):
+        self.model, self.index, self.store, self.collection = model, index, store, collection
+        self._document_row = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
+
+    @classmethod
+    def open(cls, workdir: str | Path) -> Searcher:
+        """Opens student, index and documents; whatever is missing or does not fit together is named
+        in one line.
+        """
+        model = load(workdir)
+        paths = model.workdir
+        store = VectorStore.open(paths.embeddings("teacher", "doc"))
+        return cls(
+            model,
+            ScannIndex.open(paths.index, store.fingerprint),
+            store,
+            Collection.open(paths.data),
+        )
+
+    def search(self, texts: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """For each text the k best documents, best first."""
+        if any(not t.strip() for t in texts):
+            raise bad_input("search", "an empty query", "some text", "type a few words")
+        scores, rows = self.index.search(self.model.encode_queries(texts), k)
+        return [
+            [self._hit(row, score) for row, score in zip(*pair, strict=True)]
+            for pair in zip(rows, scores, strict=True)
+        ]
+
+    def _hit(self, row: int, score: float) -> Hit:
+        doc_id = self.store.ids[row]
+        document = self.collection.documents[self._document_row[doc_id]]
+        return Hit(doc_id, float(score), document.title, document.text)

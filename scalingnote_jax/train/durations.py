@@ -1,0 +1,41 @@
+"""Durations as people say them, "200 steps", "3 epochs", "10000 examples", "10%", turned into
+steps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from scalingnote_jax.errors import bad_input
+
+_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|examples?|%)\s*")
+
+
+def steps_of(
+    field: str, text: str, *, batch_size: int, steps_per_epoch: int, total_steps: int | None = None
+) -> int:
+    """A duration in steps, rounded up.
+
+    Args:
+        field: the config field, for the error.
+        text: "<number> steps | epochs | examples | %".
+        batch_size: examples per step.
+        steps_per_epoch: steps in one pass over the data.
+        total_steps: what "%" is a share of; None where a share makes no sense.
+
+    Raises:
+        UserError: another form.
+    """
+    match = _FORM.fullmatch(text)
+    if not match or (match[2] == "%" and total_steps is None):
+        forms = "'200 steps', '3 epochs', '10000 examples'" + (" or '10%'" if total_steps else "")
+        raise bad_input(f"--{field}", repr(text), forms, "give one number with its unit")
+    number, unit = float(match[1]), match[2].rstrip("s")
+    steps_per_unit = {
+        "step": 1.0,
+        "epoch": float(steps_per_epoch),
+        "example": 1.0 / batch_size,
+        "%": (total_steps or 0) / 100,
+    }[unit]
+    return math.ceil(round(number * steps_per_unit, 6))

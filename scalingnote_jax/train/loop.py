@@ -1,0 +1,198 @@
+"""The loop that both stages share: feed, step, log, save, resume.
+
+The device never waits for the host: batches are made ahead by threads, a step is launched before
+the one before it is read, and metrics are read one log step late. Batches are a function of (seed,
+step), so a run that is stopped at step s and goes on gives the same losses as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalingnote_jax import mesh as mesh_lib
+from scalingnote_jax.data.pipeline import iterate
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import Bar, progress, say
+from scalingnote_jax.train.checkpoint import Checkpoints
+from scalingnote_jax.train.prepare import Prepared, Schedule, Step
+from scalingnote_jax.train.state import Flat, TrainState
+
+IN_FLIGHT = (
+    2  # steps launched but not finished: enough to keep the device busy, few enough to bound memory
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one training run is made of."""
+
+    name: str  # "train" or "distill": the verb, and the config section named in errors
+    folder: Path
+    prepared: Prepared
+    step: Step  # jitted; donates its state
+    initial: Callable[[], Flat]  # host arrays at step 0
+    sampler: (
+        Any  # data.pipeline.PairSampler, TextSampler or the like: .batch(step) → dict of arrays
+    )
+    schedule: Schedule
+    meta: dict[str, Any]  # goes into every checkpoint
+
+
+def fit(stage: Stage) -> TrainState:
+    """Trains to the end of the schedule, from the newest checkpoint in the folder if there is one."""
+    checkpoints = Checkpoints(stage.folder / "checkpoints")
+    prepared = stage.prepared
+    try:
+        start = _resume_step(stage, checkpoints)
+        if start:
+            say(f"{stage.name}: goes on after step {start}")
+            state = checkpoints.restore(start, prepared.abstract, prepared.shardings)
+        else:
+            state = prepared.place(stage.initial())
+        if start < stage.schedule.total_steps:
+            state = _run(stage, state, start, checkpoints)
+    finally:
+        checkpoints.close()
+    return state
+
+
+def _resume_step(stage: Stage, checkpoints: Checkpoints) -> int:
+    step = checkpoints.latest_step() or 0
+    if step and checkpoints.meta(step).get("inputs") != stage.meta["inputs"]:
+        raise bad_input(
+            str(stage.folder),
+            f"its checkpoint of step {step} is of another config or other data",
+            "the same inputs",
+            "use another --workdir, or --overwrite to train anew",
+        )
+    return step
+
+
+def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
+    total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
+    log = MetricsLog(stage, start)
+    in_flight: deque[Any] = deque()
+    with progress(stage.name, total=total, unit="steps") as bar:
+        bar.advance(start)
+        for step, batch in enumerate(iterate(stage.sampler, start, total), start + 1):
+            state, metrics = stage.step(state, mesh_lib.put_batch(batch, stage.prepared.mesh))
+            in_flight.append(metrics)
+            if len(in_flight) > IN_FLIGHT:
+                log.wait(in_flight.popleft())
+            log.add(step, batch, metrics, bar)
+            if step % every == 0 and step < total:
+                checkpoints.save(state, step, stage.meta)
+        log.close(bar)
+        checkpoints.save(state, total, stage.meta)
+    return state
+
+
+class MetricsLog:
+    """Turns the steps' (sum, count) pairs into one record per log step, in `metrics.jsonl` and
+    beside the bar.
+    """
+
+    def __init__(self, stage: Stage, start: int):
+        self.stage = stage
+        self.path = stage.folder / "metrics.jsonl"
+        self.window: list[Any] = []
+        self.pending: tuple[int, list[Any], dict[str, float]] | None = None
+        self.real_tokens = self.all_tokens = self.examples = 0
+        self.wait_secs = 0.0
+        self.started = self.window_started = time.monotonic()
+        if mesh_lib.first_process():
+            kept = [
+                r for r in read_metrics(self.path) if r["step"] <= start
+            ]  # a resumed run repeats the rest
+            self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+
+    def wait(self, metrics: Any) -> None:
+        """Waits for an earlier step; the time counts as the device's."""
+        before = time.monotonic()
+        jax.block_until_ready(metrics)
+        self.wait_secs += time.monotonic() - before
+
+    def add(self, step: int, batch: dict[str, np.ndarray], metrics: Any, bar: Bar) -> None:
+        """Notes one launched step; at a log step, writes the record of the log step before."""
+        bar.advance(1)
+        self.window.append(metrics)
+        for name, x in batch.items():
+            if name.endswith("mask"):
+                self.real_tokens += int(x.sum())
+                self.all_tokens += x.size
+        self.examples += len(next(iter(batch.values()))) * jax.process_count()
+        if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
+            self._write(bar)
+            self.pending = (step, self.window, self._rates())
+            self.window = []
+
+    def close(self, bar: Bar) -> None:
+        """Writes what is still pending."""
+        self._write(bar)
+        self.pending = None
+
+    def _rates(self) -> dict[str, float]:
+        now = time.monotonic()
+        secs = max(now - self.window_started, 1e-9)
+        rates = {
+            "examples_per_sec": round(self.examples / secs, 2),
+            "tokens_per_sec": round(self.real_tokens * jax.process_count() / secs, 1),
+            "padding": round(1 - self.real_tokens / max(self.all_tokens, 1), 4),
+            "host_share": round(max(secs - self.wait_secs, 0.0) / secs, 4),
+            "secs": round(now - self.started, 2),
+        }
+        self.real_tokens = self.all_tokens = self.examples = 0
+        self.wait_secs, self.window_started = 0.0, now
+        return rates
+
+    def _write(self, bar: Bar) -> None:
+        if self.pending is None:
+            return
+        step, window, rates = self.pending
+        host = jax.device_get(window)
+        record: dict[str, Any] = {"step": step}
+        for name in host[0]:
+            record[name] = float(sum(m[name][0] for m in host) / sum(m[name][1] for m in host))
+        losses = [float(m["loss"][0] / m["loss"][1]) for m in host]
+        if not all(map(math.isfinite, losses)):
+            first = (
+                step
+                - len(losses)
+                + 1
+                + next(i for i, x in enumerate(losses) if not math.isfinite(x))
+            )
+            raise bad_input(
+                f"{self.stage.name}, step {first}",
+                "the loss is not a finite number",
+                "a finite loss",
+                f"lower --{self.stage.name}.optim.learning_rate or check the weights",
+            )
+        record["losses"] = losses  # step by step: what "the same curve" is compared on
+        record["learning_rate"] = float(self.stage.schedule.learning_rate(step - 1))
+        record |= rates
+        bar.note(f"loss {record['loss']:.4f}")
+        if mesh_lib.first_process():
+            with self.path.open("a") as f:
+                f.write(json.dumps(record) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`, oldest first; a half-written last line is left out."""
+    records = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records

@@ -1,0 +1,114 @@
+"""What both stages do before their first step: tables of tokens, parameters on the mesh, the jitted
+step, the schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from scalingnote_jax import mesh as mesh_lib
+from scalingnote_jax.config import DistillConfig, TrainConfig
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.sharding import place
+from scalingnote_jax.train.durations import steps_of
+from scalingnote_jax.train.optim import learning_rate, make_optimizer
+from scalingnote_jax.train.state import Flat, TrainState, make_state, split_frozen, state_shardings
+
+Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Any]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and how often to log and save, all in steps."""
+
+    total_steps: int
+    log_every: int
+    checkpoint_every: int
+    learning_rate: optax.Schedule
+
+
+def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
+    """Refuses a batch that the mesh cannot split evenly."""
+    shards = mesh_lib.batch_shards(mesh)
+    if batch_size < 1 or batch_size % shards:
+        raise bad_input(
+            f"--{field}",
+            f"{batch_size} rows over {shards} devices of the data and fsdp axes",
+            f"a multiple of {shards}",
+            f"set it to {max(1, -(-batch_size // shards)) * shards}",
+        )
+
+
+def make_schedule(field: str, cfg: TrainConfig | DistillConfig, steps_per_epoch: int) -> Schedule:
+    """The config's durations in steps."""
+    sizes = {"batch_size": cfg.batch_size, "steps_per_epoch": steps_per_epoch}
+    total = steps_of(f"{field}.duration", cfg.duration, **sizes)
+    if total < 1:
+        raise bad_input(
+            f"--{field}.duration", repr(cfg.duration), "at least one step", "train longer"
+        )
+    return Schedule(
+        total_steps=total,
+        log_every=max(1, steps_of(f"{field}.log_every", cfg.log_every, **sizes, total_steps=total)),
+        checkpoint_every=max(
+            1,
+            steps_of(f"{field}.checkpoint_every", cfg.checkpoint_every, **sizes, total_steps=total),
+        ),
+        learning_rate=learning_rate(cfg.optim, total),
+    )
+
+
+class Prepared:
+    """The parameters of a stage: where they lie, how they are made, and the step that changes them."""
+
+    def __init__(
+        self,
+        field: str,
+        shapes: Flat,
+        axes: dict[str, tuple[str | None, ...]],
+        freeze: tuple[str, ...],
+        cfg: TrainConfig | DistillConfig,
+        schedule: Schedule,
+        mesh: Mesh,
+    ):
+        trained, frozen = split_frozen(field, shapes, freeze)
+        self.mesh = mesh
+        self.frozen_paths = set(frozen)
+        self.tx = make_optimizer(cfg.optim, schedule.total_steps)
+        self.abstract: TrainState = jax.eval_shape(
+            lambda t, f: make_state(t, f, self.tx), trained, frozen
+        )
+        self.shardings = state_shardings(self.abstract, axes, self.tx, mesh)
+
+    def place(self, params: Flat) -> TrainState:
+        """Initial parameters (host arrays) → the state at step 0, on the mesh; moments are made
+        where they stay.
+        """
+        spread = self.shardings.params | self.shardings.frozen
+        placed = place(params, spread)
+        trained = {path: x for path, x in placed.items() if path not in self.frozen_paths}
+        frozen = {path: placed[path] for path in self.frozen_paths}
+        with self.mesh:
+            opt_state = jax.jit(self.tx.init, out_shardings=self.shardings.opt_state)(trained)
+        step = jax.device_put(jax.numpy.zeros((), "int32"), mesh_lib.replicated(self.mesh))
+        return TrainState(step, trained, frozen, opt_state)
+
+    def jit(self, step: Callable[..., tuple[TrainState, Any]], **static: Any) -> Step:
+        """The step, compiled per batch shape; its state is donated."""
+
+        def bound(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Any]:
+            return step(state, batch, tx=self.tx, **static)
+
+        whole = mesh_lib.replicated(self.mesh)
+        return jax.jit(
+            bound,
+            donate_argnums=0,
+            in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh)),
+            out_shardings=(self.shardings, whole),
+        )

@@ -1,0 +1,179 @@
+"""Stage 2: the small query tower learns the teacher's query vectors (paper, section 3.2:
+query-based knowledge distillation).
+
+The teacher encodes each query text once; its vectors are cached with a manifest of what made them.
+The student has its own tokenizer. No document tower, document vector or label is loaded here, so
+the index cannot change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scalingnote_jax.config import Config, DistillConfig
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.pipeline import TextSampler
+from scalingnote_jax.data.tokens import TokenTable
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.models.towers import tower_def
+from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.encode import (
+    contract,
+    load_encoder,
+    stored_vectors,
+    token_table,
+    tower_tokenizer,
+    weights_hash,
+)
+from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.train.loop import Stage, fit
+from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
+from scalingnote_jax.train.state import TrainState, flatten
+from scalingnote_jax.train.step import distill_step
+from scalingnote_jax.workdir import Workdir
+
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
+
+
+def distill_texts(cfg: DistillConfig, collection: Collection, seed: int) -> list[str]:
+    """The query texts of stage 2, each once, in a fixed order; never a text of a dev or test query.
+
+    "train": queries judged in the train split; "unlabelled": queries that no split judges;
+    "titles": titles of documents; "sentences": first sentences of documents. The last two stand in
+    for queries that a log would have.
+    """
+    judged = {split: set(collection.qrels(split)) for split in collection.splits}
+    held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
+    texts: dict[str, None] = {}
+    for source in cfg.queries:
+        texts |= dict.fromkeys(_texts_of(source, collection, judged.get("train", set()), held_out))
+    held_out_texts = {q.text for q in collection.queries if q.id in held_out}
+    found = [t for t in texts if t.strip() and t not in held_out_texts]
+    if not found:
+        raise bad_input(
+            "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
+        )
+    if cfg.max_queries and cfg.max_queries < len(found):
+        rng = np.random.default_rng([seed, 2])
+        found = [found[i] for i in np.sort(rng.choice(len(found), cfg.max_queries, replace=False))]
+    return found
+
+
+def _texts_of(
+    source: str, collection: Collection, train: set[str], held_out: set[str]
+) -> Iterator[str]:
+    if source == "train":
+        yield from (q.text for q in collection.queries if q.id in train)
+    elif source == "unlabelled":
+        yield from (
+            q.text for q in collection.queries if q.id not in train and q.id not in held_out
+        )
+    elif source == "titles":
+        yield from (d.title for d in collection.documents)
+    else:
+        yield from (_SENTENCE.split(d.text.strip(), maxsplit=1)[0] for d in collection.documents)
+
+
+def teacher_vectors(config: Config, texts: list[str], workdir: Workdir, mesh: Mesh) -> VectorStore:
+    """The teacher's raw query vectors of `texts`, from the cache if it was made by this teacher
+    from these texts.
+    """
+    encoder = load_encoder(config, workdir, "teacher", "query", mesh)
+    pairs, key = [("", t) for t in texts], content_hash(texts)
+    return stored_vectors(
+        encoder,
+        workdir.embeddings("teacher", "distill"),
+        "queries (teacher)",
+        [str(i) for i in range(len(texts))],
+        lambda: token_table(pairs, config.teacher.query, encoder.tokenizer, workdir, key),
+        {"checkpoint": weights_hash(config, workdir, "teacher"), "texts": key},
+        unit=False,
+        shard_rows=config.encode.shard_rows,
+    )
+
+
+class DistillSampler:
+    """Batches of stage 2: a text's tokens in the student's tokenizer beside the teacher's vector of
+    it.
+    """
+
+    def __init__(self, texts: TextSampler, vectors: np.ndarray):
+        self.texts, self.vectors = texts, vectors
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of step `step`: tokens, mask [b, L], teacher_raw [b, D]."""
+        batch = self.texts.batch(step)
+        return {
+            "tokens": batch["tokens"],
+            "mask": batch["mask"],
+            "teacher_raw": np.asarray(self.vectors[batch["rows"]]),
+        }
+
+
+def build(
+    config: Config,
+    table: TokenTable,
+    vectors: np.ndarray,
+    workdir: Workdir,
+    mesh: Mesh,
+    inputs: str,
+) -> Stage:
+    """Everything of stage 2 but the weights: what `--dry-run` shows and `distill` runs.
+
+    Args:
+        table: the query texts in the student's tokens.
+        vectors: [len(table), D] float32, the teacher's raw vectors of the same texts.
+    """
+    cfg = config.distill
+    check_batch_size("distill.batch_size", cfg.batch_size, mesh)
+    tower = tower_def(cfg.student)
+    if tower.dim != vectors.shape[1]:
+        raise bad_input(
+            "--distill.student.projection",
+            f"student vectors of {tower.dim} dimensions",
+            f"the teacher's {vectors.shape[1]}",
+            f"set it to {vectors.shape[1]}",
+        )
+    texts = TextSampler(
+        table,
+        cfg.student.text.buckets,
+        cfg.batch_size,
+        cfg.bucket_window,
+        config.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
+    shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
+    prepared = Prepared("distill.student", shapes, axes, cfg.student.freeze, cfg, schedule, mesh)
+    terms: dict[str, Any] = contract(cfg.student, tower_tokenizer(cfg.student), tower.dim)
+    return Stage(
+        name="distill",
+        folder=workdir.student,
+        prepared=prepared,
+        step=prepared.jit(distill_step, tower=tower, cfg=cfg),
+        initial=lambda: flatten({"student": tower.pretrained_params(config.seed)}),
+        sampler=DistillSampler(texts, vectors),
+        schedule=schedule,
+        meta={"inputs": inputs, "contracts": {"query": terms}},
+    )
+
+
+def distill(
+    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+) -> TrainState:
+    """Runs stage 2 to its end, from the newest checkpoint if there is one."""
+    texts = distill_texts(config.distill, collection, config.seed)
+    say(f"distill: {len(texts)} query texts")
+    store = teacher_vectors(config, texts, workdir, mesh)
+    tokenizer = tower_tokenizer(config.distill.student)
+    pairs = [("", t) for t in texts]
+    table = token_table(pairs, config.distill.student, tokenizer, workdir, content_hash(texts))
+    return fit(build(config, table, store.vectors(), workdir, mesh, inputs))

@@ -1,0 +1,142 @@
+"""Stage 1: both LLM towers, trained contrastively end to end (paper, section 3.1). A baseline is
+the same with other towers.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scalingnote_jax.config import Config, TowersConfig
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.pipeline import PairSampler
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.towers import TowerDef, tower_def
+from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.encode import contract, token_table, tower_tokenizer
+from scalingnote_jax.train.loop import Stage, fit
+from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
+from scalingnote_jax.train.state import Flat, TrainState, flatten
+from scalingnote_jax.train.step import LOG_SCALE, contrastive_step
+from scalingnote_jax.workdir import Workdir
+
+
+class Towers:
+    """The two towers' definitions, and their parameters as one flat dict "query/…", "doc/…" (or
+    "shared/…"), "log_scale".
+    """
+
+    def __init__(self, cfg: TowersConfig):
+        self.cfg = cfg
+        self.query, self.doc = tower_def(cfg.query), tower_def(cfg.doc)
+        if self.query.dim != self.doc.dim:
+            raise bad_input(
+                "--teacher",
+                f"query vectors of D = {self.query.dim}, document vectors of D = {self.doc.dim}",
+                "the same D on both sides",
+                "set --teacher.query.projection and --teacher.doc.projection alike",
+            )
+        if cfg.share and self.query.shape != self.doc.shape:
+            raise bad_input(
+                "--teacher.share",
+                "true for towers of two shapes",
+                "the same weights and layers",
+                "set it to false",
+            )
+
+    @property
+    def sides(self) -> dict[str, TowerDef]:
+        """Parameter prefix → tower."""
+        return {"shared": self.query} if self.cfg.share else {"query": self.query, "doc": self.doc}
+
+    def abstract(self) -> tuple[Flat, dict[str, tuple[str | None, ...]]]:
+        """Shapes and logical axes of all parameters."""
+        shapes: Flat = {LOG_SCALE: jax.ShapeDtypeStruct((), np.float32)}
+        axes: dict[str, tuple[str | None, ...]] = {LOG_SCALE: ()}
+        for side, tower in self.sides.items():
+            tower_shapes, tower_axes = tower.abstract()
+            shapes |= flatten({side: tower_shapes})
+            axes |= flatten({side: tower_axes})
+        return shapes, axes
+
+    def initial(self, seed: int, temperature: float) -> Flat:
+        """Host arrays at step 0. Both sides start from the same seed, so equal towers start equal,
+        projection included.
+        """
+        params: Flat = {LOG_SCALE: np.float32(-np.log(temperature)).reshape(())}
+        for side, tower in self.sides.items():
+            params |= flatten({side: tower.pretrained_params(seed)})
+        return params
+
+    def freeze(self, learn_temperature: bool) -> tuple[str, ...]:
+        """The configs' patterns, each for its own side; a fixed temperature is a frozen parameter."""
+        if self.cfg.share:
+            patterns = [f"^shared/.*(?:{p})" for p in self.cfg.query.freeze]
+        else:
+            patterns = [f"^query/.*(?:{p})" for p in self.cfg.query.freeze]
+            patterns += [f"^doc/.*(?:{p})" for p in self.cfg.doc.freeze]
+        return (*patterns, *(() if learn_temperature else (f"^{LOG_SCALE}$",)))
+
+
+def pair_sampler(config: Config, collection: Collection, workdir: Workdir) -> PairSampler:
+    """Batches of stage 1, tokens included."""
+    query, doc = config.teacher.query, config.teacher.doc
+    queries = (("", q.text) for q in collection.queries)
+    documents = ((d.title, d.text) for d in collection.documents)
+    key = collection.fingerprint
+    return PairSampler(
+        collection,
+        "train",
+        token_table(queries, query, tower_tokenizer(query), workdir, f"{key}-queries"),
+        token_table(documents, doc, tower_tokenizer(doc), workdir, f"{key}-documents"),
+        query.text.buckets,
+        doc.text.buckets,
+        config.train.batch_size,
+        config.train.negatives_per_query,
+        config.train.bucket_window,
+        config.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def build(
+    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+) -> Stage:
+    """Everything of stage 1 but the weights: what `--dry-run` shows and `train` runs."""
+    check_batch_size("train.batch_size", config.train.batch_size, mesh)
+    towers = Towers(config.teacher)
+    sampler = pair_sampler(config, collection, workdir)
+    schedule = make_schedule("train", config.train, sampler.steps_per_epoch)
+    shapes, axes = towers.abstract()
+    freeze = towers.freeze(config.train.learn_temperature)
+    prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
+    contracts = {
+        "query": contract(
+            config.teacher.query, tower_tokenizer(config.teacher.query), towers.query.dim
+        ),
+        "doc": contract(config.teacher.doc, tower_tokenizer(config.teacher.doc), towers.doc.dim),
+    }
+    return Stage(
+        name="train",
+        folder=workdir.teacher,
+        prepared=prepared,
+        step=prepared.jit(
+            contrastive_step, query_tower=towers.query, doc_tower=towers.doc, cfg=config.train
+        ),
+        initial=lambda: towers.initial(config.seed, config.train.temperature),
+        sampler=sampler,
+        schedule=schedule,
+        meta={"inputs": inputs, "contracts": contracts},
+    )
+
+
+def train(
+    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+) -> TrainState:
+    """Runs stage 1 to its end, from the newest checkpoint if there is one."""
+    documents = config.train.batch_size * (1 + config.train.negatives_per_query)
+    queries = config.train.batch_size
+    say(f"train: {queries} queries × {documents} documents a step over {mesh.size} devices")
+    return fit(build(config, collection, workdir, mesh, inputs))

@@ -1,0 +1,83 @@
+"""The layout of a workdir, and the marker that says a step is done and from what it was made.
+
+A step's folder holds `done.json` with the hash of its inputs. It is written last, so a folder
+without it is unfinished; it is compared by content, so touching a file or moving a workdir changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from scalingnote_jax.errors import bad_input
+
+DONE = "done.json"
+
+
+class Workdir:
+    """Paths below `--workdir`."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.data = self.root / "data"
+        self.tokens = self.root / "data" / "tokens"
+        self.teacher = self.root / "teacher"
+        self.student = self.root / "student"
+        self.index = self.root / "index"
+        self.eval = self.root / "eval"
+        self.report = self.root / "report.html"
+
+    def embeddings(self, tower: str, side: str) -> Path:
+        """The vectors of a side ("query", "doc", …) by a tower ("teacher", "student", "untrained")."""
+        return self.root / "embeddings" / f"{tower}-{side}"
+
+
+def read_done(folder: Path) -> dict[str, Any] | None:
+    """The marker of a finished step, or None."""
+    try:
+        return json.loads((folder / DONE).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as e:
+        raise bad_input(
+            str(folder / DONE), "not JSON", "what the step wrote", "delete it to redo the step"
+        ) from e
+
+
+def is_done(folder: Path, inputs: str) -> bool:
+    """Whether the step in `folder` was finished from just these inputs."""
+    done = read_done(folder)
+    return done is not None and done["inputs"] == inputs
+
+
+def mark_done(folder: Path, inputs: str, output: str) -> None:
+    """Marks a step as finished. `output` is the content hash that later steps depend on."""
+    partial = folder / (DONE + ".partial")
+    partial.write_text(json.dumps({"inputs": inputs, "output": output}, indent=1) + "\n")
+    partial.replace(folder / DONE)
+
+
+def output_of(folder: Path, verb: str) -> str:
+    """The content hash of a finished step's output.
+
+    Raises:
+        UserError: the step was not run yet; `verb` is the one to run.
+    """
+    done = read_done(folder)
+    if done is None:
+        raise bad_input(
+            str(folder),
+            "not there or not finished",
+            "a finished step",
+            f"run `scalingnote {verb}` first",
+        )
+    return done["output"]
+
+
+def clear(folder: Path) -> None:
+    """Removes an artefact that is going to be made anew."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
