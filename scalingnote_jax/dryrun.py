@@ -81,5 +81,5 @@ def _print_loss(config: Config, mesh: Mesh) -> None:
     per_device = scores * np.dtype(np.float32).itemsize / (mesh.shape["data"] * mesh.shape["fsdp"])
     console.print(
         f"train: {cfg.batch_size} queries × {documents} documents a step, "
-        f"up to {documents - 1} negatives per query, {per_device / MIB:.2f} MiB of scores per device"
+        f"up to {documents - 1} negatives per query, {per_device / MIB:.2f} MiB of scores a device"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def content_hash(obj: Any) -> str:
-    """SHA-256 (hex) of `obj` as canonical JSON. Dataclasses, tuples and paths are allowed inside."""
+    """SHA-256 (hex) of `obj` as canonical JSON; dataclasses, tuples and paths are allowed."""
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 

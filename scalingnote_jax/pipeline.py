@@ -68,7 +68,7 @@ class Step:
     inputs: Callable[[Run], str]
     make: Callable[[Run, str], None]  # gets the run and the hash of its inputs
     output: Callable[[Run], str]  # content hash of what it made
-    resumes: bool = False  # whether an unfinished folder is worth keeping
+    resumes: bool = False  # whether an unfinished folder is gone on with
 
 
 def _data_inputs(run: Run) -> str:
@@ -201,8 +201,8 @@ def run_step(run: Run, verb: str, overwrite: bool = False) -> None:
     if done:
         say(f"{verb}: done already, nothing that it is made from has changed")
         return
-    if mesh_lib.first_process() and (not step.resumes or overwrite):
-        clear(folder)
+    if mesh_lib.first_process() and step.resumes and overwrite:
+        clear(folder)  # the other steps replace their folder when they have made the new one
     mesh_lib.barrier(f"{verb} may write")
     folder.parent.mkdir(parents=True, exist_ok=True)
     step.make(run, inputs)

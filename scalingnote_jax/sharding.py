@@ -62,7 +62,7 @@ def partition_spec(
         if size % parts:
             raise bad_input(
                 name,
-                f"axis {axis!r} of shape {shape} is {size}: {target!r} cannot split it {parts} ways",
+                f"axis {axis!r} of shape {shape}: {target!r} cannot split {size} into {parts}",
                 f"a divisor of {size}",
                 f"set --mesh.{target} to one",
             )

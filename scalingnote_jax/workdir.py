@@ -31,7 +31,7 @@ class Workdir:
         self.report = self.root / "report.html"
 
     def embeddings(self, tower: str, side: str) -> Path:
-        """The vectors of a side ("query", "doc", …) by a tower ("teacher", "student", "untrained")."""
+        """The vectors of a side ("query", "doc") by a tower ("teacher", "student", …)."""
         return self.root / "embeddings" / f"{tower}-{side}"
 
 

@@ -50,7 +50,7 @@ def bm25_run(
 
 
 def split(text: str) -> list[str]:
-    """Words of two characters or more; runs of Chinese, Japanese or Korean script as bigrams of characters."""
+    """Words of two characters or more; Chinese, Japanese or Korean script as character bigrams."""
     pieces: list[str] = []
     for piece in _PIECES.findall(text):
         if len(piece) > 2 and _FIRST_CJK.match(piece):

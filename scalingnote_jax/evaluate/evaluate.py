@@ -30,7 +30,7 @@ from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.encode import Encoder, document_vectors, load_encoder, unit_rows
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.retrieval.store import VectorStore, partial_folder, put_in_place
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.workdir import Workdir
 
@@ -41,7 +41,7 @@ AGREE_AT = 10  # the k of ann_recall
 
 @dataclass
 class Row:
-    """One line of the table: a system under one kind of search, its run and what else was measured."""
+    """One line of the table: a system under one kind of search, its run and its other figures."""
 
     system: str
     search: str  # "exact" | "scann" | "lexical"
@@ -176,7 +176,7 @@ def _write(
     queries: list[Query],
     rows: list[Row],
 ) -> dict[str, Any]:
-    workdir.eval.mkdir(parents=True, exist_ok=True)
+    folder = partial_folder(workdir.eval)
     out: list[dict[str, Any]] = []
     per_query: list[dict[str, Any]] = []
     for row in rows:
@@ -191,11 +191,12 @@ def _write(
         )
     metrics = {"dataset": _dataset_name(config), "rows": out, "retention": retention(out)}
     lines = "".join(json.dumps(line) + "\n" for line in per_query)
-    (workdir.eval / "per_query.jsonl").write_text(lines)
+    (folder / "per_query.jsonl").write_text(lines)
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = _examples(collection, qrels, queries, rows)
     write_report(workdir.report, metrics, curves, examples, to_json(config))
-    (workdir.eval / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    put_in_place(folder, workdir.eval)
     return metrics
 
 

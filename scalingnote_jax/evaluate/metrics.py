@@ -73,8 +73,8 @@ def parse_metric(name: str) -> ir_measures.Measure:
 def strict_scores(results: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The results, best first, with scores that fall strictly.
 
-    Equal ones are lowered by the smallest float32 step, because trec_eval reads scores as float32 and
-    orders equal ones by document id.
+    Equal ones are lowered by the smallest float32 step, because trec_eval reads scores as float32
+    and orders equal ones by document id.
 
     Raises:
         ValueError: a score that is not a number, or a document twice.

@@ -29,7 +29,7 @@ from scalingnote_jax.retrieval.store import MANIFEST, StoreWriter, VectorStore
 from scalingnote_jax.sharding import place, shardings_of
 from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.train.state import Flat, flatten, nest
-from scalingnote_jax.workdir import Workdir, clear, output_of
+from scalingnote_jax.workdir import Workdir, output_of
 
 IN_FLIGHT = 2
 
@@ -245,7 +245,6 @@ def stored_vectors(
     table = make_table()
     writes = mesh_lib.first_process()
     if writes:
-        clear(folder)
         writer = StoreWriter(folder, encoder.tower.dim, made_from, shard_rows)
     with progress(f"encode {name}", total=len(table), unit="texts") as bar:
         for start in range(0, len(table), shard_rows):

@@ -25,7 +25,7 @@ from scalingnote_jax.workdir import Workdir
 
 @dataclass(frozen=True)
 class Hit:
-    """One document found: `score` is the cosine of the student's query vector and the document's."""
+    """One document found; `score` is its vector's cosine with the student's query vector."""
 
     id: str
     score: float
@@ -93,6 +93,8 @@ class Searcher:
         """For each text the k best documents, best first."""
         if any(not t.strip() for t in texts):
             raise bad_input("search", "an empty query", "some text", "type a few words")
+        if not 1 <= k <= len(self.store):
+            raise bad_input("-k", str(k), f"1 to {len(self.store)} documents", "ask for fewer")
         scores, rows = self.index.search(self.model.encode_queries(texts), k)
         return [
             [self._hit(row, score) for row, score in zip(*pair, strict=True)]

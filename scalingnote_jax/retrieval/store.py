@@ -182,7 +182,7 @@ def partial_folder(dir: Path) -> Path:
 
 
 def put_in_place(partial: Path, dir: Path) -> None:
-    """Renames `partial` to `dir`. The old folder steps aside first: it is never seen half deleted."""
+    """Renames `partial` to `dir`; the old folder steps aside, never to be seen half deleted."""
     old = dir.with_name(dir.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if dir.exists():

@@ -49,7 +49,7 @@ class Stage:
 
 
 def fit(stage: Stage) -> TrainState:
-    """Trains to the end of the schedule, from the newest checkpoint in the folder if there is one."""
+    """Trains to the end of the schedule, from the newest checkpoint in the folder if any."""
     checkpoints = Checkpoints(stage.folder / "checkpoints")
     prepared = stage.prepared
     try:

@@ -65,7 +65,7 @@ def make_schedule(field: str, cfg: TrainConfig | DistillConfig, steps_per_epoch:
 
 
 class Prepared:
-    """The parameters of a stage: where they lie, how they are made, and the step that changes them."""
+    """A stage's parameters: where they lie, how they get there, and the step on them."""
 
     def __init__(
         self,

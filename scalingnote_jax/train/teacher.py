@@ -70,7 +70,7 @@ class Towers:
         return params
 
     def freeze(self, learn_temperature: bool) -> tuple[str, ...]:
-        """The configs' patterns, each for its own side; a fixed temperature is a frozen parameter."""
+        """The configs' patterns, each for its side; a fixed temperature is a frozen parameter."""
         if self.cfg.share:
             patterns = [f"^shared/.*(?:{p})" for p in self.cfg.query.freeze]
         else:

@@ -12,7 +12,8 @@ def open_source(cfg: DataConfig) -> Source:
     """The source that `cfg.source` names.
 
     Raises:
-        UserError: the folder or the distribution is not there. The texts themselves are checked while they are read.
+        UserError: the folder or the distribution is not there. The texts are checked while they are
+            read.
     """
     if cfg.source == "beir":
         from scalingnote_jax.data.sources.beir import BeirSource

@@ -1,6 +1,7 @@
 """What every source of raw texts gives: documents, queries and judgements, one at a time.
 
-Not for storage or tokens: `dataset.py` checks a source as a whole and writes it down, `tokens.py` turns texts into numbers.
+Not for storage or tokens: `dataset.py` checks a source as a whole and writes it down, `tokens.py`
+turns texts into numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 SPLITS = ("train", "dev", "test")
 
 Qrels = dict[str, dict[str, int]]
-"""Query id → document id → grade. A grade above 0 is relevant; 0 and below was judged and is not."""
+"""Query id → document id → grade. Above 0 is relevant; 0 and below was judged and is not."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ def fold(text: str) -> str:
 
 
 class Source(Protocol):
-    """Raw texts, checked record by record: whatever is wrong raises a `UserError` that names the place.
+    """Raw texts, checked one by one: whatever is wrong raises a `UserError` that names the place.
 
-    Every method can be called again and then gives the same in the same order. Texts encode to UTF-8 and are no longer than
-    `--data.max_text_bytes`; ids are unique, not empty and without white space.
+    Every method can be called again and then gives the same in the same order. Texts encode to
+    UTF-8 and are no longer than `--data.max_text_bytes`; ids are unique, not empty and without
+    white space.
     """
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) that changes when the content or an option that shapes it changes. Cheap next to reading it all."""
+        """SHA-256 (hex) that changes with the content and with the options that shape it. Cheap."""
         ...
 
     def documents(self) -> Iterator[Document]:
@@ -57,9 +59,9 @@ class Source(Protocol):
         ...
 
     def qrels(self, split: str) -> Qrels:
-        """The judgements of one split; {} when there is no such split. Ids are not looked up here."""
+        """The judgements of one split; {} if there is no such split. Ids are not looked up here."""
         ...
 
     def judged_at(self, split: str, query_id: str, doc_id: str) -> str:
-        """The place of a judgement, `file:line` where there are files. For error messages only: it may read again."""
+        """The place of a judgement, `file:line` where there are files. Only for error messages."""
         ...

@@ -1,7 +1,8 @@
-"""A folder in BEIR's layout: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]`, `qrels/{train,dev,test}.tsv`.
+"""A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/{train,dev,test}.tsv`.
 
-Splits are taken by their names, never by globbing: folders often hold further judgements that are not ours to train or test on.
-Records are checked here, where the line is known; that the judgements' ids exist is checked in `dataset.py`, which knows all ids.
+The two JSONL files may be gzipped. Splits are taken by their names, never by globbing: folders
+often hold further judgements that are not ours to train or test on. Records are checked here, where
+the line is known; that the judgements' ids exist is checked in `survey.py`, which knows all ids.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def _utf8_bytes(where: str, field: str, text: str) -> int:
     except UnicodeEncodeError as error:
         raise bad_input(
             where,
-            f"a lone surrogate \\u{ord(text[error.start]):04x} in {field!r}, character {error.start + 1}",
+            f"a lone surrogate \\u{ord(text[error.start]):04x} in {field!r}, "
+            f"character {error.start + 1}",
             "text that can be written as UTF-8",
             "remove it or write the whole surrogate pair",
         ) from None

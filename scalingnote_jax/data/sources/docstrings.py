@@ -18,17 +18,19 @@ SUMMARY_WORDS = (3, 40)
 BODY_MIN_WORDS = 10
 MIN_ASCII = 0.9
 
-_TRIPLE_QUOTED = re.compile(rb"^[ \t]*[rRuU]?(\"\"\"|''')(.*?)\1", re.MULTILINE | re.DOTALL)
+_TRIPLE_QUOTED = re.compile(rb"(\"\"\"|''')(.*?)\1", re.DOTALL)
 _TOP_LEVEL = re.compile(rb"^(?:@|def |class |async def )", re.MULTILINE)
 _GENERATED = re.compile(rb"^#.*(auto-?generated|automatically generated|do not edit)", re.M | re.I)
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`>]*>)?`")  # :func:`~package.name`
 _SENTENCE_END = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)(?<!\bcf)[.!?]\s+(?=[A-Z`'\"(\[])"
 )
-_SIGNATURE = re.compile(r"[\w.]+\(.*\)(\s*->.*)?|[\w*]+\s*\(.*\)\s*:.*")  # `f(x) -> y`, `x (int): …`
+_SIGNATURE = re.compile(
+    r"[\w.]+\(.*\)(\s*->.*)?|[\w*]+\s*\(.*\)\s*:.*"
+)  # `f(x) -> y`, `x (int): …`
 _RULE = re.compile(r"[^\w\s]{3,}")  # a line of ===== under a heading
-_HEADINGS = frozenset(
-    "args arguments attributes example examples note notes parameters returns usage".split()
+_HEADING = re.compile(
+    "args|arguments|attributes|examples?|notes?|parameters|returns|usage", re.IGNORECASE
 )
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -102,7 +104,7 @@ def _usable(summary: str, body: str) -> bool:
         least <= len(words) <= most
         and len(body.split()) >= BODY_MIN_WORDS
         and summary[0].isalnum()
-        and words[0].rstrip(":").lower() not in _HEADINGS
+        and not _HEADING.fullmatch(words[0].rstrip(":"))
         and not _SIGNATURE.fullmatch(summary)
         and all(sum(map(str.isascii, text)) >= MIN_ASCII * len(text) for text in (summary, body))
     )

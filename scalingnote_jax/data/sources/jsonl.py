@@ -32,7 +32,7 @@ def find_jsonl(folder: Path, name: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 file as (`file:line`, text without its line end); blank lines are passed over."""
+    """The lines of a UTF-8 file as (`file:line`, text); blank lines are passed over."""
     number = 0
     with _open(path) as lines:
         while True:

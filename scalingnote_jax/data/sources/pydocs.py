@@ -1,8 +1,9 @@
 """The documentation of the Python packages installed right here: real pairs without a download.
 
-A query is the summary of a docstring, its document is the rest, and the document's title is the qualified name (kept out of the
-text: the name would give the answer away). Whole modules go to train, dev or test, so that no text of a test pair is trained on.
-The standard library is no distribution and so is not read. How one file is cut: `docstrings.py`.
+A query is the summary of a docstring, its document is the rest, and the document's title is the
+qualified name (kept out of the text: the name would give the answer away). Whole modules go to
+train, dev or test, so that no text of a test pair is trained on. The standard library is no
+distribution and so is not read. How one file is cut: `docstrings.py`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ _TEST_FILE = re.compile(r"(test_.*|.*_test|conftest)\.py")
 
 
 class PydocsSource:
-    """Reads installed distributions. See `Source` for the methods. The pairs (tens of MB at the most) are read once and kept."""
+    """Reads installed distributions once and keeps the pairs. See `Source` for the methods."""
 
     def __init__(self, cfg: DataConfig):
         """
         Raises:
-            UserError: a name in `cfg.packages` is not installed, or the shares of the splits leave nothing to train on.
+            UserError: a name in `cfg.packages` is not installed, or the shares of the splits leave
+                nothing to train on.
         """
         if min(cfg.test_percent, cfg.dev_percent) < 0 or cfg.test_percent + cfg.dev_percent >= 100:
             raise bad_input(
@@ -123,8 +125,8 @@ class PydocsSource:
                     else:
                         bad_pairs += 1
         say(
-            f"pydocs: {len(pairs)} docstrings in {len(files)} files; left out {bad_files} files that cannot be parsed "
-            f"and {bad_pairs} docstrings that are too long or not valid text"
+            f"pydocs: {len(pairs)} docstrings in {len(files)} files; left out {bad_files} files "
+            f"that cannot be parsed and {bad_pairs} docstrings that are too long or not valid text"
         )
         return [pairs[name] for name in sorted(pairs)]
 
@@ -199,7 +201,7 @@ def _distinct(pairs: list[Pair]) -> Iterator[tuple[Query, Document]]:
     for pair in pairs:
         title = pair.name.replace(":", ".")
         document = documents.setdefault(fold(pair.body), Document(pair.name, title, pair.body))
-        # The prefix keeps query ids apart from document ids: some evaluators drop a hit with the query's own id.
+        # The prefix: some evaluators drop a hit that has the query's own id.
         query = queries.setdefault(fold(pair.summary), Query(f"query:{pair.name}", pair.summary))
         if (query.id, document.id) not in seen:
             seen.add((query.id, document.id))
@@ -209,7 +211,7 @@ def _distinct(pairs: list[Pair]) -> Iterator[tuple[Query, Document]]:
 def _sample(
     edges: list[tuple[Query, Document]], count: int, seed: int
 ) -> list[tuple[Query, Document]]:
-    """`count` pairs, chosen by a hash of each: another pair more or less in the list hardly changes the choice."""
+    """`count` pairs, chosen by a hash of each, so that one pair more hardly changes the choice."""
 
     def rank(i: int) -> bytes:
         return _digest(f"{seed} {edges[i][0].id} {edges[i][1].id}")
@@ -231,7 +233,7 @@ def _digest(text: str) -> bytes:
 
 @contextmanager
 def _no_gc() -> Iterator[None]:
-    """Syntax trees are many small objects and no cycles: the collector would only walk them, at a third of the time."""
+    """Syntax trees are many small objects and no cycles: the collector would only walk them."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,0 +1,1 @@
+"""Raw texts to batches: sources → dataset → tokens → pipeline. Nothing in here touches a device."""

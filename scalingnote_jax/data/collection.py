@@ -1,0 +1,157 @@
+"""A built dataset, opened: texts by row number, judgements by split, which texts are the same.
+
+Ids and groups are in memory; texts stay in the ArrayRecord files until they are asked for, and
+TFDS is imported only then. Not for building it: see `dataset.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+from scalingnote_jax.data.sources import Document, Qrels, Query
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.fingerprint import file_hash
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
+
+T = TypeVar("T")
+
+
+class Collection:
+    """Documents, queries and judgements of one built dataset. Made by `Collection.open`.
+
+    Attributes:
+        doc_ids, query_ids: in row order; row numbers are the same everywhere in the project.
+        documents, queries: lazy sequences in the same order; iterating reads in blocks.
+        doc_groups: int32 [documents]; equal numbers: the same text but for case and white space.
+        query_groups: int32 [queries], likewise.
+        splits: the splits that have judgements.
+        fingerprint: SHA-256 (hex) of the content.
+    """
+
+    def __init__(self, data_dir: Path, manifest: dict[str, Any]):
+        ids = json.loads((data_dir / "ids.json").read_text(encoding="utf-8"))
+        self._data_dir = data_dir
+        self.doc_ids: list[str] = ids["documents"]
+        self.query_ids: list[str] = ids["queries"]
+        self.doc_groups: np.ndarray = np.load(data_dir / "doc_groups.npy")
+        self.query_groups: np.ndarray = np.load(data_dir / "query_groups.npy")
+        self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        self.fingerprint: str = manifest["fingerprint"]
+        self.documents: Sequence[Document] = _Rows(data_dir, "corpus", "train", _document)
+        self.queries: Sequence[Query] = _Rows(data_dir, "queries", "train", _query)
+        self._qrels: dict[str, Qrels] = {}
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Collection:
+        """Opens what `build_dataset` wrote.
+
+        Sizes of all files are checked, hashes of those that are read here; the records carry
+        their own checksums, which are checked when they are read.
+
+        Raises:
+            UserError: there is no dataset, it has another format, or a file is damaged.
+        """
+        data_dir = Path(data_dir)
+        rebuild = "build it with `scalingnote data CONFIG`"
+        path = data_dir / MANIFEST
+        if not path.is_file():
+            raise bad_input(str(path), "no such file", "a built dataset", rebuild)
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            found = manifest["format"]
+        except (ValueError, KeyError, TypeError):
+            raise bad_input(str(path), "not readable", "a dataset's manifest", rebuild) from None
+        if found != FORMAT:
+            raise bad_input(str(path), f"format {found!r}", f"format {FORMAT}", rebuild)
+        _check_files(data_dir, manifest["files"])
+        return cls(data_dir, manifest)
+
+    def qrels(self, split: str) -> Qrels:
+        """The judgements of a split, all grades. Read once; do not change the answer.
+
+        Raises:
+            UserError: the split has no judgements; the message names those that have.
+        """
+        if split not in self.splits:
+            raise bad_input(
+                str(self._data_dir),
+                f"no judgements in the split {split!r}",
+                f"one of {', '.join(self.splits)}",
+                "name another split, or add its judgements to the data and build it again",
+            )
+        if split not in self._qrels:
+            self._qrels[split] = dict(_Rows(self._data_dir, "qrels", split, _judged))
+        return self._qrels[split]
+
+
+class _Rows(Sequence[T]):
+    """Records of one TFDS split by row number, read when asked for; threads may share it."""
+
+    def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
+        self._place = data_dir, config, split
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @overload
+    def __getitem__(self, row: int) -> T: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[T]: ...
+    def __getitem__(self, row: int | slice) -> T | list[T]:
+        if isinstance(row, slice):
+            return self._read(range(*row.indices(len(self))))
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        return self._read([int(row) % len(self)])[0]
+
+    def __iter__(self) -> Iterator[T]:
+        for start in range(0, len(self), _READ_ROWS):
+            yield from self[start : start + _READ_ROWS]
+
+    def _read(self, rows: Sequence[int]) -> list[T]:
+        return [self._decode(record) for record in self._source.__getitems__(list(rows))]
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        data_dir, config, split = self._place
+        (folder,) = (data_dir / "retrieval" / config).iterdir()
+        return tfds.builder_from_directory(folder).as_data_source(split=split)
+
+
+def _document(record: dict[str, bytes]) -> Document:
+    return Document(record["id"].decode(), record["title"].decode(), record["text"].decode())
+
+
+def _query(record: dict[str, bytes]) -> Query:
+    return Query(record["id"].decode(), record["text"].decode())
+
+
+def _judged(record: dict[str, Any]) -> tuple[str, dict[str, int]]:
+    grades = dict(
+        zip(map(bytes.decode, record["doc_ids"]), map(int, record["grades"]), strict=True)
+    )
+    return record["query_id"].decode(), grades
+
+
+def _check_files(data_dir: Path, files: dict[str, dict[str, Any]]) -> None:
+    fix = "build it again with `scalingnote data CONFIG`"
+    for name, expected in files.items():
+        path = data_dir / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            given = "no such file" if size is None else f"{size} bytes"
+            raise bad_input(str(path), given, f"{expected['bytes']} bytes", fix)
+        if path.parent == data_dir and file_hash(path) != expected["sha256"]:
+            raise bad_input(str(path), "damaged", "the content that was written", fix)

