@@ -20,7 +20,7 @@ CORE = [
     "safetensors>=0.5",
     # Evaluation: metrics and the lexical baseline are the field's own libraries.
     "ir-measures>=0.4,<0.5",
-    "bm25s>=0.2.14,<0.4",
+    "bm25s>=0.3.16,<0.4",
     "PyStemmer>=2.2",  # the Snowball stemmer that bm25s takes
     # What a person sees.
     "tyro>=1.0.17,<2",  # typed overrides

@@ -20,6 +20,7 @@ from scalingnote_jax.fingerprint import file_hash
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_REBUILD = "build it with `scalingnote data CONFIG`"
 _READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
 
 T = TypeVar("T")
@@ -61,17 +62,16 @@ class Collection:
             UserError: there is no dataset, it has another format, or a file is damaged.
         """
         data_dir = Path(data_dir)
-        rebuild = "build it with `scalingnote data CONFIG`"
         path = data_dir / MANIFEST
         if not path.is_file():
-            raise bad_input(str(path), "no such file", "a built dataset", rebuild)
+            raise bad_input(str(path), "no such file", "a built dataset", _REBUILD)
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             found = manifest["format"]
         except (ValueError, KeyError, TypeError):
-            raise bad_input(str(path), "not readable", "a dataset's manifest", rebuild) from None
+            raise bad_input(str(path), "not readable", "a dataset's manifest", _REBUILD) from None
         if found != FORMAT:
-            raise bad_input(str(path), f"format {found!r}", f"format {FORMAT}", rebuild)
+            raise bad_input(str(path), f"format {found!r}", f"format {FORMAT}", _REBUILD)
         _check_files(data_dir, manifest["files"])
         return cls(data_dir, manifest)
 
@@ -97,7 +97,7 @@ class _Rows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
     def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
-        self._place = data_dir, config, split
+        self._parent, self._split = data_dir / "retrieval" / config, split
         self._decode = decode
 
     def __len__(self) -> int:
@@ -119,15 +119,24 @@ class _Rows(Sequence[T]):
             yield from self[start : start + _READ_ROWS]
 
     def _read(self, rows: Sequence[int]) -> list[T]:
-        return [self._decode(record) for record in self._source.__getitems__(list(rows))]
+        try:
+            records = self._source.__getitems__(list(rows))
+        except RuntimeError as error:  # the checksum of a block of records
+            raise bad_input(
+                str(self._folder), f"damaged ({error})", "the records that were written", _REBUILD
+            ) from error
+        return [self._decode(record) for record in records]
+
+    @property
+    def _folder(self) -> Path:
+        (version,) = self._parent.iterdir()
+        return version
 
     @functools.cached_property
     def _source(self) -> Any:
         import tensorflow_datasets as tfds
 
-        data_dir, config, split = self._place
-        (folder,) = (data_dir / "retrieval" / config).iterdir()
-        return tfds.builder_from_directory(folder).as_data_source(split=split)
+        return tfds.builder_from_directory(self._folder).as_data_source(split=self._split)
 
 
 def _document(record: dict[str, bytes]) -> Document:
@@ -146,12 +155,11 @@ def _judged(record: dict[str, Any]) -> tuple[str, dict[str, int]]:
 
 
 def _check_files(data_dir: Path, files: dict[str, dict[str, Any]]) -> None:
-    fix = "build it again with `scalingnote data CONFIG`"
     for name, expected in files.items():
         path = data_dir / name
         size = path.stat().st_size if path.is_file() else None
         if size != expected["bytes"]:
             given = "no such file" if size is None else f"{size} bytes"
-            raise bad_input(str(path), given, f"{expected['bytes']} bytes", fix)
+            raise bad_input(str(path), given, f"{expected['bytes']} bytes", _REBUILD)
         if path.parent == data_dir and file_hash(path) != expected["sha256"]:
-            raise bad_input(str(path), "damaged", "the content that was written", fix)
+            raise bad_input(str(path), "damaged", "the content that was written", _REBUILD)

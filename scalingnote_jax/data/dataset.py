@@ -34,7 +34,7 @@ Record = TypeVar("Record", Document, Query)
 
 
 def build_dataset(cfg: DataConfig, data_dir: Path) -> None:
-    """Checks the source that `cfg` names and writes it to `data_dir`, in place of an earlier dataset.
+    """Checks the source that `cfg` names and writes it to `data_dir`, over an earlier dataset.
 
     Raises:
         UserError: the source is not as it should be, or `data_dir` holds something else. Then

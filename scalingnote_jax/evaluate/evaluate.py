@@ -24,7 +24,7 @@ from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.bm25 import bm25_run
-from scalingnote_jax.evaluate.metrics import evaluate_run, write_trec
+from scalingnote_jax.evaluate.metrics import evaluate_run, parse_metric, write_trec
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.encode import Encoder, document_vectors, load_encoder, unit_rows
@@ -58,6 +58,9 @@ def evaluate(
     known = set(qrels)
     queries = [q for q in collection.queries if q.id in known]
     depth = min(cfg.depth, len(collection.doc_ids))
+    deepest = max(parse_metric(name)["cutoff"] for name in cfg.metrics)
+    if deepest > cfg.depth:
+        raise bad_input("--eval.depth", str(cfg.depth), f"at least {deepest}", "raise it")
     rows: list[Row] = []
     for system in cfg.systems:
         if system == "bm25":
@@ -93,7 +96,7 @@ def _dense(
     store = document_vectors(config, collection, workdir, document_tower, mesh)
     with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
         vectors = unit_rows(encoder.encode([q.text for q in queries]))
-        scores, found = exact_search(vectors, store.vectors(), depth)
+        scores, found = exact_search(vectors, store.vectors(), depth, mesh=mesh)
         facts = {
             "query_tower": _tower_name(config, system),
             "doc_tower": _tower_name(config, document_tower),
@@ -181,7 +184,7 @@ def _write(
     per_query: list[dict[str, Any]] = []
     for row in rows:
         means, singles = evaluate_run(qrels, row.run, config.eval.metrics)
-        out.append(_metrics_row(row, means, len(qrels)))
+        out.append(_metrics_row(row, means, len(singles)))
         per_query += [
             {"system": row.system, "search": row.search, "query": qid, **values}
             for qid, values in singles.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -243,17 +244,18 @@ def stored_vectors(
         if all(store.manifest.get(key) == value for key, value in made_from.items()):
             return store
     table = make_table()
-    writes = mesh_lib.first_process()
-    if writes:
-        writer = StoreWriter(folder, encoder.tower.dim, made_from, shard_rows)
-    with progress(f"encode {name}", total=len(table), unit="texts") as bar:
+    with ExitStack() as stack:
+        if mesh_lib.first_process():
+            writer = StoreWriter(folder, encoder.tower.dim, made_from, shard_rows)
+            stack.enter_context(writer)
+        bar = stack.enter_context(progress(f"encode {name}", total=len(table), unit="texts"))
         for start in range(0, len(table), shard_rows):
-            rows = np.arange(start, min(start + shard_rows, len(table)))
-            vectors = encoder.encode_table(table, rows, bar)
-            if writes:
-                writer.add([ids[i] for i in rows], unit_rows(vectors) if unit else vectors)
-    if writes:
-        writer.close()
+            stop = min(start + shard_rows, len(table))
+            vectors = encoder.encode_table(table, np.arange(start, stop), bar)
+            if mesh_lib.first_process():
+                writer.add(list(ids[start:stop]), unit_rows(vectors) if unit else vectors)
+        if mesh_lib.first_process():
+            writer.close()
     mesh_lib.barrier(f"vectors {name}")
     return VectorStore.open(folder)
 

@@ -2,7 +2,7 @@
 
 One compiled function for all blocks: documents and queries are cut into blocks of a fixed shape,
 the last padded and masked, so that device memory is bounded by one block of scores and of documents
-whatever n is. Runs on the default device.
+whatever n is. On a mesh each device scores its part of a block of documents.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from scalingnote_jax.errors import bad_input
 
 QUERY_BLOCK = 256  # queries scored at once: with the default block_rows, 8 MiB of scores
 
 
 def exact_search(
-    queries: np.ndarray, vectors: np.ndarray, k: int, block_rows: int = 8192
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    block_rows: int = 8192,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best documents of each query, best first; equal scores in order of row.
 
@@ -26,25 +33,31 @@ def exact_search(
         vectors: [n, D] float32; may be memory-mapped, one block at a time is read.
         k: documents per query, 1 <= k <= n.
         block_rows: documents scored at once.
+        mesh: the devices, every process with the same arguments; None for one local device.
 
     Returns:
         scores [q, k] float32 and rows [q, k] int32.
 
     Raises:
-        ValueError: k or a shape does not fit.
+        UserError: k is out of range.
+        ValueError: the shapes do not fit.
     """
     check_search(queries, vectors.shape, k)
     if len(queries) == 0:
         return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
     n = len(vectors)
-    block = max(k, min(block_rows, n))
+    mesh = mesh or Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    block = -(-max(k, min(block_rows, n)) // mesh.size) * mesh.size
     q_block = min(QUERY_BLOCK, 1 << (len(queries) - 1).bit_length())  # few shapes, few compiles
     q_starts = range(0, len(queries), q_block)
-    asked = [jnp.asarray(_padded(queries, start, q_block)) for start in q_starts]
-    nothing = (jnp.full((q_block, k), -jnp.inf, jnp.float32), jnp.zeros((q_block, k), jnp.int32))
+    asked = [_put(_padded(queries, start, q_block), whole) for start in q_starts]
+    no_scores = np.full((q_block, k), -np.inf, np.float32)
+    nothing = (_put(no_scores, whole), _put(np.zeros((q_block, k), np.int32), whole))
     best = [nothing for _ in asked]
     for first_row in range(0, n, block):  # documents outside: each block is read and moved once
-        docs = jnp.asarray(_padded(vectors, first_row, block))
+        docs = _put(_padded(vectors, first_row, block), split)
         best = [
             _merge(found, some, docs, first_row, n, k=k)
             for found, some in zip(best, asked, strict=True)
@@ -58,19 +71,25 @@ def check_search(queries: np.ndarray, store_shape: tuple[int, ...], k: int) -> N
     """Checks a search of `queries` [q, D] for k documents in a store of shape (n, D).
 
     Raises:
-        ValueError: k or a shape does not fit.
+        UserError: k is out of range.
+        ValueError: the shapes do not fit.
     """
     n, dim = store_shape
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise ValueError(f"queries are {queries.shape}; expected (q, {dim}), as the vectors are")
     if not 1 <= k <= n:
-        raise ValueError(f"k is {k}; expected 1 to {n}, the number of vectors")
+        raise bad_input("k", str(k), f"1 to {n}, the number of documents", "ask for fewer")
 
 
 def _padded(matrix: np.ndarray, start: int, rows: int) -> np.ndarray:
     """Rows `start` onwards, with zero rows below up to `rows`."""
     part = np.asarray(matrix[start : start + rows], np.float32)
     return np.pad(part, ((0, rows - len(part)), (0, 0))) if len(part) < rows else part
+
+
+def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A global array of which each process has the whole copy on its host."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 @partial(jax.jit, static_argnames="k")

@@ -140,7 +140,8 @@ class ScannIndex:
             scores [q, k] float32 (dot products) and rows [q, k] int32; always k of them.
 
         Raises:
-            ValueError: k or a shape does not fit.
+            UserError: k is out of range.
+            ValueError: the shapes do not fit.
         """
         check_search(queries, (len(self), self.manifest["dim"]), k)
         if len(queries) == 0:

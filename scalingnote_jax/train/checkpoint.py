@@ -43,8 +43,8 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(nest(params)),
-                opt=ocp.args.StandardSave({"state": _nest_dicts(state.opt_state)}),
+                params=ocp.args.PyTreeSave(nest(params)),
+                opt=ocp.args.PyTreeSave({"state": _nest_dicts(state.opt_state)}),
                 meta=ocp.args.JsonSave(meta | {"step": step, "shapes": shapes}),
             ),
         )
@@ -60,10 +60,10 @@ class Checkpoints:
         params = self.restore_params(
             step, like.params | like.frozen, shardings.params | shardings.frozen
         )
-        target = _abstract(_nest_dicts(like.opt_state), _nest_dicts(shardings.opt_state))
-        with _speaking(self.folder / str(step)):
-            args = ocp.args.Composite(opt=ocp.args.StandardRestore({"state": target}))
-            opt = self._manager.restore(step, args=args).opt["state"]
+        target = {
+            "state": _abstract(_nest_dicts(like.opt_state), _nest_dicts(shardings.opt_state))
+        }
+        opt = self._read(step, "opt", target)["state"]
         counter = jax.device_put(np.int32(step), shardings.step)  # type: ignore[arg-type]
         trained = {path: params[path] for path in like.params}
         return TrainState(
@@ -84,16 +84,17 @@ class Checkpoints:
                     f"{list(x.shape)}",
                     "use the config that this checkpoint was trained with",
                 )
-        target = nest(_abstract(like, shardings))
+        return flatten(self._read(step, "params", nest(_abstract(like, shardings))))
+
+    def _read(self, step: int, item: str, target: Any) -> Any:
+        """The part of an item that `target` (shapes with shardings) names."""
+        restore = ocp.args.PyTreeRestore(
+            item=target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
+        )
         with _speaking(self.folder / str(step)):
-            restore = ocp.args.PyTreeRestore(
-                item=target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            )
-            return flatten(
-                self._manager.restore(step, args=ocp.args.Composite(params=restore)).params
-            )
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
 
     def close(self) -> None:
         """Waits for the last write, and for its errors."""

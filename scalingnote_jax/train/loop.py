@@ -180,7 +180,7 @@ class MetricsLog:
         record["losses"] = losses  # step by step: what "the same curve" is compared on
         record["learning_rate"] = float(self.stage.schedule.learning_rate(step - 1))
         record |= rates
-        bar.note(f"loss {record['loss']:.4f}")
+        bar.note(f"(step {step}: loss {record['loss']:.4f})")
         if mesh_lib.first_process():
             with self.path.open("a") as f:
                 f.write(json.dumps(record) + "\n")

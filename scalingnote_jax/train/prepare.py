@@ -94,8 +94,7 @@ class Prepared:
         placed = place(params, spread)
         trained = {path: x for path, x in placed.items() if path not in self.frozen_paths}
         frozen = {path: placed[path] for path in self.frozen_paths}
-        with self.mesh:
-            opt_state = jax.jit(self.tx.init, out_shardings=self.shardings.opt_state)(trained)
+        opt_state = jax.jit(self.tx.init, out_shardings=self.shardings.opt_state)(trained)
         step = jax.device_put(jax.numpy.zeros((), "int32"), mesh_lib.replicated(self.mesh))
         return TrainState(step, trained, frozen, opt_state)
 

@@ -119,5 +119,5 @@ def _update(
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["grad_norm"] = (optax.global_norm(grads), jnp.float32(1))
+    metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
     return TrainState(state.step + 1, params, state.frozen, opt_state), metrics

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval import exact
+from scalingnote_jax.config import MeshConfig
+from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.retrieval.exact import exact_search
 
 
@@ -74,10 +77,20 @@ def test_one_compile_for_all_blocks() -> None:
 
 @pytest.mark.parametrize("k", [0, 6])
 def test_k_outside_the_store_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k is {k}; expected 1 to 5"):
+    with pytest.raises(UserError, match=f"k: {k}; expected 1 to 5"):
         exact_search(whole_numbers(2, 4, seed=0), whole_numbers(5, 4, seed=0), k)
 
 
 def test_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(q, 4\)"):
         exact_search(whole_numbers(2, 3, seed=0), whole_numbers(5, 4, seed=0), 1)
+
+
+def test_a_mesh_finds_the_same():
+    rng = np.random.default_rng(7)
+    queries, vectors = (rng.normal(size=(n, 8)).astype(np.float32) for n in (5, 101))
+    mesh = make_mesh(MeshConfig(data=2, tensor=4))
+    scores, rows = exact_search(queries, vectors, 10, block_rows=30)
+    mesh_scores, mesh_rows = exact_search(queries, vectors, 10, block_rows=30, mesh=mesh)
+    np.testing.assert_array_equal(mesh_rows, rows)
+    np.testing.assert_allclose(mesh_scores, scores, atol=1e-5)

@@ -131,9 +131,9 @@ def test_no_query_and_k_outside_the_index(store: VectorStore, index_dirs: dict[s
     index = ScannIndex.open(index_dirs["ah"], store.fingerprint)
     assert index.search(np.empty((0, DIM), np.float32), 4)[1].shape == (0, 4)
     for k in (0, N + 1):
-        with pytest.raises(ValueError, match=f"k is {k}; expected 1 to {N}"):
+        with pytest.raises(UserError, match=f"k: {k}; expected 1 to {N}"):
             index.search(clustered(1, seed=3), k)
-        with pytest.raises(ValueError, match=f"k is {k}; expected 1 to {N}"):
+        with pytest.raises(UserError, match=f"k: {k}; expected 1 to {N}"):
             index.search_one(clustered(1, seed=3)[0], k)
     with pytest.raises(ValueError, match="expected"):
         index.search_one(np.zeros(DIM + 1, np.float32), 1)

@@ -1,0 +1,206 @@
+"""Batches as a function of (seed, step): nothing to save, nothing to restore.
+
+Every process computes the choice of the whole batch and gathers the tokens of its own slice; the
+global batch is the slices in the order of the processes. Shapes are length buckets that cover the
+longest text of the global batch, so all processes compile the same. How rows are drawn: `order.py`.
+Not for devices: the loop puts what comes from here on the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from scalingnote_jax.data.collection import Collection
+from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
+from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.tokens import TokenTable, bucket_of
+
+_THREADS = 2
+_PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
+
+Batch = dict[str, np.ndarray]
+
+
+class Sampler(Protocol):
+    """Whatever makes the batch of a step."""
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of the batch of `step`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _PairPlan:
+    """An epoch: examples int64 [steps, B] and document rows int32 [examples, G]."""
+
+    order: np.ndarray
+    docs: np.ndarray
+
+
+class PairSampler:
+    """Batches of queries, each with a relevant document and G - 1 others.
+
+    One example for each query of the split with a relevant document; every epoch draws one of its
+    relevant documents, and the others from the documents that are not known to be relevant.
+
+    Attributes:
+        steps_per_epoch: full batches; what is left over is dropped, another part each epoch.
+        num_examples: queries of the split with a relevant document.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        split: str,
+        query_tokens: TokenTable,
+        doc_tokens: TokenTable,
+        query_buckets: Sequence[int],
+        doc_buckets: Sequence[int],
+        batch_size: int,
+        negatives_per_query: int,
+        bucket_window: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """
+        Raises:
+            UserError: fewer examples than one batch, a batch that the processes cannot share, or
+                too few documents to draw negatives from.
+        """
+        assert len(query_tokens) == len(collection.query_ids), "tokens of other queries"
+        assert len(doc_tokens) == len(collection.doc_ids), "tokens of other documents"
+        self._query_tokens, self._doc_tokens = query_tokens, doc_tokens
+        self._query_buckets, self._doc_buckets = tuple(query_buckets), tuple(doc_buckets)
+        self._query_groups, self._doc_groups = collection.query_groups, collection.doc_groups
+        self._relevance = Relevance(collection, split)
+        self._batch_size, self._window, self._seed = batch_size, bucket_window, seed
+        self._negatives = negatives_per_query
+        self.num_examples = len(self._relevance)
+        check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
+        self.steps_per_epoch = self.num_examples // batch_size
+        self._relevance.check_negatives(negatives_per_query)
+        self._slice = _slice_of(batch_size, process_index, process_count)
+        self._plans = EpochPlans(self._plan)
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The global choice: query rows int32 [B] and document rows int32 [B, G]."""
+        examples, docs = self._chosen(step)
+        return self._relevance.query_rows[examples], docs
+
+    def batch(self, step: int) -> Batch:
+        """This process's b rows of the batch.
+
+        Returns:
+            query_tokens int32, query_mask bool [b, Lq]; doc_tokens int32, doc_mask bool
+            [b, G, Ld]; query_ids int32 [b] and doc_ids int32 [b, G], numbers of groups of equal
+            texts; positive_ids int32 [b, P], the document groups of all that is known to be
+            relevant, padded with -1. Document 0 of G is relevant.
+        """
+        examples, docs = self._chosen(step)
+        queries = self._relevance.query_rows[examples]
+        query_length = _bucket(self._query_tokens, queries, self._query_buckets)
+        doc_length = _bucket(self._doc_tokens, docs, self._doc_buckets)
+        examples, queries, docs = (x[self._slice] for x in (examples, queries, docs))
+        query_tokens, query_mask = self._query_tokens.take(queries, query_length)
+        doc_tokens, doc_mask = self._doc_tokens.take(docs, doc_length)
+        return {
+            "query_tokens": query_tokens,
+            "query_mask": query_mask,
+            "doc_tokens": doc_tokens,
+            "doc_mask": doc_mask,
+            "query_ids": self._query_groups[queries],
+            "doc_ids": self._doc_groups[docs],
+            "positive_ids": self._relevance.known_groups(examples),
+        }
+
+    def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, number = divmod(step, self.steps_per_epoch)
+        plan = self._plans[epoch]
+        examples = plan.order[number]
+        return examples, plan.docs[examples]
+
+    def _plan(self, epoch: int) -> _PairPlan:
+        docs = self._relevance.draw(self._seed, epoch, self._negatives)
+        queries = self._relevance.query_rows
+        # By document first, which costs most, and by query where documents need the same.
+        doc_sizes = np.searchsorted(self._doc_buckets, self._doc_tokens.lengths[docs].max(axis=1))
+        query_sizes = np.searchsorted(self._query_buckets, self._query_tokens.lengths[queries])
+        sizes = doc_sizes * (len(self._query_buckets) + 1) + query_sizes
+        order = epoch_order(sizes, self._batch_size, self._window, self._seed, epoch)
+        return _PairPlan(order, docs)
+
+
+class TextSampler:
+    """Batches of single texts, for distillation: every row of a table once in an epoch.
+
+    Attributes:
+        steps_per_epoch: full batches; what is left over is dropped, another part each epoch.
+        num_examples: rows of the table.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenTable,
+        buckets: Sequence[int],
+        batch_size: int,
+        bucket_window: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """
+        Raises:
+            UserError: fewer texts than one batch, or a batch that the processes cannot share.
+        """
+        self._tokens, self._buckets = tokens, tuple(buckets)
+        self.num_examples = len(tokens)
+        check_sizes("distill", self.num_examples, batch_size, bucket_window, process_count)
+        self.steps_per_epoch = self.num_examples // batch_size
+        self._slice = _slice_of(batch_size, process_index, process_count)
+        sizes = np.searchsorted(self._buckets, tokens.lengths)
+        self._plans = EpochPlans(
+            lambda epoch: epoch_order(sizes, batch_size, bucket_window, seed, epoch)
+        )
+
+    def rows(self, step: int) -> np.ndarray:
+        """The global choice: int64 [B], rows of the table."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        return self._plans[epoch][number]
+
+    def batch(self, step: int) -> Batch:
+        """This process's b rows: tokens int32, mask bool [b, L] and rows int32 [b]."""
+        rows = self.rows(step)
+        length = _bucket(self._tokens, rows, self._buckets)
+        rows = rows[self._slice]
+        tokens, mask = self._tokens.take(rows, length)
+        return {"tokens": tokens, "mask": mask, "rows": rows.astype(np.int32)}
+
+
+def iterate(sampler: Sampler, start_step: int, stop_step: int) -> Iterator[Batch]:
+    """The batches of steps `start_step` to `stop_step` - 1, made ahead by Grain's threads.
+
+    Threads, not processes: the work is NumPy gathers, and nothing is forked beside a running JAX.
+    """
+    import grain  # imports JAX
+
+    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_PREFETCH)
+    steps: Any = grain.MapDataset.range(start_step, stop_step).map(sampler.batch)
+    batches = iter(steps.to_iter_dataset(options))
+    try:
+        yield from batches
+    finally:
+        batches.close()
+
+
+def _bucket(tokens: TokenTable, rows: np.ndarray, buckets: Sequence[int]) -> int:
+    return bucket_of(int(tokens.lengths[rows].max()), buckets)
+
+
+def _slice_of(batch_size: int, process_index: int, process_count: int) -> slice:
+    size = batch_size // process_count
+    return slice(process_index * size, (process_index + 1) * size)

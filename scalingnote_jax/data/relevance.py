@@ -1,0 +1,115 @@
+"""Who is relevant to whom in one split, as arrays: drawing positives and negatives, masking.
+
+Known positives are kept as groups of equal texts, and for a query they include what is relevant to
+its duplicates: the same question asked twice has the same answers. Judgements of other splits are
+not looked at: they would leak what is tested.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scalingnote_jax.data.collection import Collection
+from scalingnote_jax.data.order import Draw, draw
+from scalingnote_jax.errors import bad_input
+
+_TRIES = 16  # draws before a negative is taken from an explicit list of what is left
+
+
+class Relevance:
+    """The judgements of a split, for the queries that have a relevant document: the examples.
+
+    Attributes:
+        query_rows: int32 [examples], rows of the collection, in its order.
+    """
+
+    def __init__(self, collection: Collection, split: str):
+        qrels = collection.qrels(split)
+        row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
+        positives = {
+            row: sorted(row_of[doc_id] for doc_id, grade in grades.items() if grade > 0)
+            for row, query_id in enumerate(collection.query_ids)
+            if (grades := qrels.get(query_id))
+        }
+        positives = {row: docs for row, docs in positives.items() if docs}
+        self.query_rows = np.fromiter(positives, np.int32)
+        self._doc_groups = collection.doc_groups
+        self._counts = np.array([len(docs) for docs in positives.values()], np.int64)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._docs = np.array([d for docs in positives.values() for d in docs], np.int32)
+        self._set_known(collection.query_groups[self.query_rows])
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    def _set_known(self, query_groups: np.ndarray) -> None:
+        """Known positives as sorted keys `query group · document groups + document group`."""
+        _, self._group = np.unique(query_groups, return_inverse=True)  # numbered without gaps
+        self._num_groups = int(self._doc_groups.max()) + 1
+        owners = np.repeat(self._group, self._counts).astype(np.int64)
+        keys = owners * self._num_groups + self._doc_groups[self._docs]
+        self._known_keys = np.unique(keys)
+        known_owner = self._known_keys // self._num_groups
+        self._known_counts = np.bincount(known_owner, minlength=self._group.max(initial=-1) + 1)
+        self._known_starts = np.cumsum(self._known_counts) - self._known_counts
+        self._width = int(self._known_counts.max(initial=1))
+
+    def known_groups(self, examples: np.ndarray) -> np.ndarray:
+        """int32 [b, P]: the groups of all documents known to be relevant, padded with -1."""
+        owners = self._group[examples]
+        places = np.arange(self._width)
+        real = places < self._known_counts[owners][:, None]
+        keys = self._known_keys[np.where(real, self._known_starts[owners][:, None] + places, 0)]
+        return np.where(real, keys % self._num_groups, -1).astype(np.int32)
+
+    def check_negatives(self, count: int) -> None:
+        """
+        Raises:
+            UserError: some query has fewer than `count` different texts that are not relevant.
+        """
+        left = len(np.unique(self._doc_groups)) - self._width
+        if not 0 <= count <= left:
+            raise bad_input(
+                "--train.negatives_per_query",
+                f"{count}",
+                f"from 0 to {left}, the different documents not relevant to some query",
+                "lower it",
+            )
+
+    def draw(self, seed: int, epoch: int, negatives: int) -> np.ndarray:
+        """int32 [examples, 1 + negatives]: a relevant document's row, then others' rows.
+
+        The others are of different groups, none of them known to be relevant to the query.
+        """
+        rows = self.query_rows
+        places = self._starts + draw(self._counts, seed, epoch, Draw.POSITIVE, rows)
+        docs = np.empty((len(rows), 1 + negatives), np.int32)
+        docs[:, 0] = self._docs[places]
+        for column in range(1, 1 + negatives):
+            open_examples = np.arange(len(rows))
+            for attempt in range(_TRIES):
+                key = (seed, epoch, Draw.NEGATIVE, column, attempt, rows[open_examples])
+                found = draw(len(self._doc_groups), *key)
+                docs[open_examples, column] = found
+                open_examples = open_examples[self._refused(open_examples, docs, column)]
+            for example in open_examples:
+                docs[example, column] = self._from_rest(seed, epoch, int(example), docs, column)
+        return docs
+
+    def _refused(self, examples: np.ndarray, docs: np.ndarray, column: int) -> np.ndarray:
+        """bool: whether the draws of `column` are relevant, or repeat an earlier one."""
+        groups = self._doc_groups[docs[examples, : column + 1]]
+        keys = self._group[examples].astype(np.int64) * self._num_groups + groups[:, column]
+        places = np.minimum(np.searchsorted(self._known_keys, keys), len(self._known_keys) - 1)
+        relevant = self._known_keys[places] == keys
+        return relevant | (groups[:, 1:column] == groups[:, column, None]).any(axis=1)
+
+    def _from_rest(
+        self, seed: int, epoch: int, example: int, docs: np.ndarray, column: int
+    ) -> np.int64:
+        """One draw from the list of all that may still be drawn: for queries with few negatives."""
+        drawn = self._doc_groups[docs[example, 1:column]]
+        taken = [self.known_groups(np.array([example]))[0], drawn]
+        rest = np.flatnonzero(~np.isin(self._doc_groups, np.concatenate(taken)))
+        key = (seed, epoch, Draw.NEGATIVE, column, _TRIES, self.query_rows[example])
+        return rest[draw(len(rest), *key)]

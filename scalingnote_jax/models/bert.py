@@ -1,0 +1,101 @@
+"""A BERT-type encoder: learned positions, post-layer-norm, exact (erf) GELU, biases everywhere.
+
+Token type 0 throughout, no pooler (`pooling.py` does that) and no dropout: fine-tuning here is a few
+epochs on many texts, and without it a step needs no random state. Checked against MiniLM in
+`tests/parity`.
+
+Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+
+from scalingnote_jax.config import BertShape
+from scalingnote_jax.models import ops
+from scalingnote_jax.models.params import embedding_normal, fan_in_normal, ones, param, zeros
+from scalingnote_jax.models.stack import apply_layers
+
+
+class BertLayers(nnx.Module):
+    """The weights of all layers, stacked; a call applies one layer (see `stack`)."""
+
+    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.eps, self.dtype = shape.norm_eps, dtype
+        n, e, f = shape.num_layers, shape.hidden_size, shape.intermediate_size
+        h, k = shape.num_heads, e // shape.num_heads
+        key, wide, over = rngs.params, fan_in_normal(e), "layers"
+        heads = ("heads", "head")
+        self.q = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.q_bias = param(key(), (n, h, k), (over, *heads), zeros)
+        self.k = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.k_bias = param(key(), (n, h, k), (over, *heads), zeros)
+        self.v = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.v_bias = param(key(), (n, h, k), (over, *heads), zeros)
+        self.o = param(key(), (n, h, k, e), (over, *heads, "embed"), wide)
+        self.o_bias = param(key(), (n, e), (over, "norm"), zeros)
+        self.attention_norm = param(key(), (n, e), (over, "norm"), ones)
+        self.attention_norm_bias = param(key(), (n, e), (over, "norm"), zeros)
+        self.up = param(key(), (n, e, f), (over, "embed", "mlp"), wide)
+        self.up_bias = param(key(), (n, f), (over, "mlp"), zeros)
+        self.down = param(key(), (n, f, e), (over, "mlp", "embed"), fan_in_normal(f))
+        self.down_bias = param(key(), (n, e), (over, "norm"), zeros)
+        self.mlp_norm = param(key(), (n, e), (over, "norm"), ones)
+        self.mlp_norm_bias = param(key(), (n, e), (over, "norm"), zeros)
+
+    def __call__(self, x: Array, bias: Array) -> Array:
+        """[B, L, E] → [B, L, E]; `bias` as `ops.mask_bias` makes it."""
+        dtype = self.dtype
+        q = ops.linear(x, self.q[...], dtype) + self.q_bias[...]  # [B, L, H, K]
+        k = ops.linear(x, self.k[...], dtype) + self.k_bias[...]
+        v = ops.linear(x, self.v[...], dtype) + self.v_bias[...]
+        attended = ops.attention(q, k, v, bias, dtype)
+        x = x + ops.linear(attended, self.o[...], dtype, inputs=2) + self.o_bias[...]
+        x = ops.layer_norm(x, self.attention_norm[...], self.attention_norm_bias[...], self.eps)
+        h = jax.nn.gelu(ops.linear(x, self.up[...], dtype) + self.up_bias[...], approximate=False)
+        x = x + ops.linear(h, self.down[...], dtype) + self.down_bias[...]
+        return ops.layer_norm(x, self.mlp_norm[...], self.mlp_norm_bias[...], self.eps)
+
+
+class BertEmbedding(nnx.Module):
+    """Vectors of tokens, positions and the one token type that is used, summed and normed."""
+
+    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs):
+        self.eps, e, key = shape.norm_eps, shape.hidden_size, rngs.params
+        table, positions, types = shape.vocab_size, shape.max_positions, shape.type_vocab_size
+        self.table = param(key(), (table, e), ("vocab", "embed"), embedding_normal)
+        self.positions = param(key(), (positions, e), ("positions", "embed"), embedding_normal)
+        self.types = param(key(), (types, e), ("types", "embed"), embedding_normal)
+        self.norm = param(key(), (e,), ("norm",), ones)
+        self.norm_bias = param(key(), (e,), ("norm",), zeros)
+
+    def __call__(self, tokens: Array) -> Array:
+        """[B, L] int32 → [B, L, E]."""
+        x = self.table[...][tokens] + self.positions[: tokens.shape[1]] + self.types[0]
+        return ops.layer_norm(x, self.norm[...], self.norm_bias[...], self.eps)
+
+
+class Bert(nnx.Module):
+    """Tokens to hidden states."""
+
+    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, remat: str, dtype: DTypeLike):
+        self.remat = remat
+        self.embedding = BertEmbedding(shape, rngs=rngs)
+        self.layers = BertLayers(shape, rngs=rngs, dtype=dtype)
+
+    def __call__(self, tokens: Array, mask: Array) -> Array:
+        """Hidden states of the last layer.
+
+        Args:
+            tokens: [B, L] int32 with L at most `max_positions`.
+            mask: [B, L] bool, True for a real token.
+
+        Returns:
+            [B, L, E] float32; what stands at padded places has no meaning.
+        """
+        x = self.embedding(tokens)
+        bias = ops.mask_bias(mask, causal=False)
+        return apply_layers(self.layers, x, bias, remat=self.remat)

@@ -1,0 +1,18 @@
+"""The body of a tower by its shape: the one place that lists the architectures."""
+
+from __future__ import annotations
+
+from flax import nnx
+
+from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.models.bert import Bert
+from scalingnote_jax.models.decoder import Decoder
+
+
+def make_body(
+    shape: DecoderShape | BertShape, *, rngs: nnx.Rngs, remat: str, dtype: str
+) -> Decoder | Bert:
+    """A body with random weights; `remat` and `dtype` as in `TowerConfig`."""
+    if isinstance(shape, DecoderShape):
+        return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype)
+    return Bert(shape, rngs=rngs, remat=remat, dtype=dtype)

@@ -1,0 +1,58 @@
+"""How a weight is declared, once, with its logical axes; and how a module becomes nested dicts.
+
+Outside of `models/` parameters are nested dicts of arrays, which checkpoints, optax and shardings
+take as they are. Not for what the axes mean on a mesh: that is `sharding.py`. The metadata key
+`axes` is our own: flax's own sharding keys may move arrays when a module is made, and have changed
+between its versions.
+
+Logical axis names: "layers", "vocab", "embed", "heads", "kv_heads", "head", "mlp", "positions",
+"types", "proj", and "norm" for a vector over E (the scale or bias of a norm, the bias of a layer's
+output), which is too small to be worth splitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+Axes: TypeAlias = tuple[str | None, ...]
+Initializer: TypeAlias = Callable[..., jax.Array]
+Tree: TypeAlias = dict[str, Any]
+
+ones = jax.nn.initializers.ones
+zeros = jax.nn.initializers.zeros
+embedding_normal = jax.nn.initializers.normal(0.02)  # as both architectures were first trained
+orthogonal = jax.nn.initializers.orthogonal()
+
+
+def fan_in_normal(fan_in: int) -> Initializer:
+    """Normal of variance 1 / fan_in; told, because the first axis of a stacked weight is no input."""
+    return jax.nn.initializers.normal(fan_in**-0.5)
+
+
+def param(key: jax.Array, shape: tuple[int, ...], axes: Axes, init: Initializer) -> nnx.Param:
+    """A float32 weight of `shape` whose axes have the logical names `axes`."""
+    assert len(shape) == len(axes), f"{len(axes)} axis names for shape {shape}"
+    return nnx.Param(init(key, shape, jnp.float32), axes=axes)
+
+
+def values_of(module: nnx.Module) -> Tree:
+    """The weights of a module as a nested dict of arrays."""
+    return nnx.to_pure_dict(nnx.state(module))
+
+
+def blueprint(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """What `make` would build, without building it.
+
+    Returns:
+        the graph definition, which `nnx.merge` takes together with a nested dict of arrays;
+        that dict, with a ShapeDtypeStruct for each array;
+        the same dict, with the logical axes of each weight.
+    """
+    graphdef, state = nnx.split(nnx.eval_shape(make))
+    axes = {path: v.get_metadata("axes") for path, v in nnx.to_flat_state(state)}
+    return graphdef, nnx.to_pure_dict(state), traverse_util.unflatten_dict(axes)

@@ -1,0 +1,47 @@
+"""Applying a stack of equal layers.
+
+Each weight of the stack has a leading axis "layers" that the layer's class declares itself; a call
+of that class is one layer, on weights without the axis. Flax's own `nnx.scan` is not used: it owns
+that axis, and has renamed its metadata between versions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import Array
+
+# A stack this small is written out in full: without the loop's copies of what the backward pass
+# needs, a step on a CPU takes about a quarter less time. A larger one would take long to compile.
+_UNROLL_UP_TO = 8
+
+_POLICIES = jax.checkpoint_policies
+REMAT = {
+    "none": _POLICIES.everything_saveable,
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,  # keep the large products, redo the rest
+    "full": _POLICIES.nothing_saveable,
+}
+
+
+def apply_layers(layers: nnx.Module, x: Array, *context: Any, remat: str) -> Array:
+    """`x` through all layers.
+
+    Args:
+        layers: a module whose weights are stacked and whose call `(x, *context) -> x` is one layer.
+        x: [B, L, E].
+        context: what every layer sees (masks, rotations).
+        remat: a key of `REMAT`: what the backward pass recomputes.
+    """
+    graphdef, state = nnx.split(layers)
+    weights = nnx.to_pure_dict(state)
+
+    def body(x: Array, weights_of_layer: Any) -> tuple[Array, None]:
+        layer: Any = nnx.merge(graphdef, weights_of_layer)
+        return layer(x, *context), None
+
+    if remat != "none":  # inside a scan there is nothing that CSE could undo
+        body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
+    count = jax.tree.leaves(weights)[0].shape[0]
+    return jax.lax.scan(body, x, weights, unroll=count <= _UNROLL_UP_TO)[0]

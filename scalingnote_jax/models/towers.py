@@ -1,0 +1,250 @@
+"""One tower: body, pooling, projection. `TowerDef` is its functional face, which everything else uses.
+
+Parameters are nested dicts: {"body": {"embedding": …, "layers": …, …}, "projection": [E, D]}, the
+last only if the config asks for a projection. Not for losses, meshes or texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from typing import Any, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jax import Array
+
+from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.bodies import make_body
+from scalingnote_jax.models.params import Tree, blueprint, orthogonal, param, values_of
+from scalingnote_jax.models.pooling import pool
+from scalingnote_jax.models.pretrained import first_layers, load_pretrained, shape_of
+from scalingnote_jax.models.tokenizer import TextTokenizer
+
+_SMALLEST_NORM = 1e-6  # below it a vector is not scaled up to length one: its gradient would explode
+
+
+def normalise(x: Array) -> Array:
+    """Unit vectors along the last axis, float32; a zero vector stays zero, with a finite gradient."""
+    x = x.astype(jnp.float32)
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
+
+
+class Tower(nnx.Module):
+    """Tokens to one vector per row."""
+
+    def __init__(self, cfg: TowerConfig, shape: DecoderShape | BertShape, *, rngs: nnx.Rngs):
+        """`rngs` has the streams "params" and "projection"; the second is apart, so that the
+        projection does not change with what the body draws."""
+        self.pooling = cfg.pooling
+        self.body = make_body(shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype)
+        self.projection: nnx.Param | None = None
+        if cfg.projection:
+            size = (shape.hidden_size, cfg.projection)
+            self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
+
+    def __call__(self, tokens: Array, mask: Array) -> Array:
+        """Vectors before the L2 norm.
+
+        Args:
+            tokens: [B, L] int32, padded on the right.
+            mask: [B, L] bool, True for a real token.
+
+        Returns:
+            [B, D] float32.
+        """
+        pooled = pool(self.body(tokens, mask), mask, self.pooling)  # [B, E]
+        return pooled if self.projection is None else pooled @ self.projection[...]
+
+
+@dataclass(frozen=True)
+class TowerDef:
+    """Everything about a tower except its weights. Hashable: a static argument of jitted functions.
+
+    Attributes:
+        cfg: its config.
+        shape: the body's shape, with the number of layers that are used.
+    """
+
+    cfg: TowerConfig
+    shape: DecoderShape | BertShape
+
+    @property
+    def dim(self) -> int:
+        """D, the length of the tower's vectors."""
+        return self.cfg.projection or self.shape.hidden_size
+
+    def init(self, seed: int | Array) -> Tree:
+        """Random parameters, a nested dict of arrays; may be jitted."""
+        return values_of(_make(self, seed))
+
+    def abstract(self) -> tuple[Tree, Tree]:
+        """Parameters as ShapeDtypeStructs, and the logical axes of each in the same structure."""
+        return _blueprint(self)[1:]
+
+    def pretrained_params(self, seed: int) -> Tree:
+        """Pretrained weights where there are any, otherwise what `init(seed)` gives; numpy arrays.
+
+        Raises:
+            UserError: the weights are missing, damaged or of another model.
+        """
+        weights: dict[str, np.ndarray] = {}
+        if self.cfg.weights != "random":
+            body = load_pretrained(self.cfg.weights, self.cfg.num_layers).weights
+            weights = {f"body/{path}": value for path, value in body.items()}
+        paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
+
+        def rest() -> Tree:  # under jit, so that nothing else is drawn
+            drawn = traverse_util.flatten_dict(self.init(seed), sep="/")
+            return {path: drawn[path] for path in paths if path not in weights}
+
+        weights |= {path: np.asarray(value) for path, value in jax.jit(rest)().items()}
+        return traverse_util.unflatten_dict({path: weights[path] for path in paths}, sep="/")
+
+    def apply(self, params: Tree, tokens: Array, mask: Array) -> Array:
+        """Vectors before the L2 norm; pure.
+
+        Args:
+            params: as `init` makes them.
+            tokens: [B, L] int32, padded on the right.
+            mask: [B, L] bool, True for a real token.
+
+        Returns:
+            [B, D] float32.
+        """
+        graphdef, shapes, _ = _blueprint(self)
+        given, wanted = jax.tree.structure(params), jax.tree.structure(shapes)
+        if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
+            raise ValueError(f"parameters of another tower: {given}, expected {wanted}")
+        tower: Any = nnx.merge(graphdef, params)
+        return tower(tokens, mask)
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        """Number of weights; without the embedding tables and their norm, if `non_embedding`."""
+        flat = traverse_util.flatten_dict(self.abstract()[0])
+        sizes = {path: math.prod(x.shape) for path, x in flat.items()}
+        return sum(n for path, n in sizes.items() if not (non_embedding and "embedding" in path))
+
+
+def _make(tower: TowerDef, seed: int | Array) -> Tower:
+    key = jax.random.key(seed)
+    streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(("params", "projection"))}
+    return Tower(tower.cfg, tower.shape, rngs=nnx.Rngs(**streams))
+
+
+@functools.cache
+def _blueprint(tower: TowerDef) -> tuple[nnx.GraphDef, Tree, Tree]:
+    return blueprint(lambda: _make(tower, 0))
+
+
+def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
+    """The definition of the tower that `cfg` asks for; reads the header of its weights.
+
+    Args:
+        cfg: the config.
+        where: what the config is called in error messages ("teacher.query", "distill.student").
+
+    Raises:
+        UserError: settings that cannot work together, or weights that cannot be read.
+    """
+    _check_choices(cfg, where)
+    if cfg.weights == "random":
+        if cfg.shape is None:
+            raise bad_input(
+                f"--{where}.shape",
+                "none, with weights='random'",
+                "a DecoderShape or a BertShape",
+                "set it in the config file",
+            )
+        shape = first_layers(cfg.shape, cfg.num_layers, f"--{where}.num_layers")
+    else:
+        shape = shape_of(cfg.weights, cfg.num_layers)
+        if cfg.shape is not None and replace(cfg.shape, num_layers=shape.num_layers) != shape:
+            raise bad_input(
+                f"--{where}.shape", str(cfg.shape), f"{shape}, as in {cfg.weights}", "leave it out"
+            )
+    _check_shape(shape, where)
+    _check_text(cfg, shape, where)
+    return TowerDef(cfg, shape)
+
+
+def check_tokenizer(tower: TowerDef, tokenizer: TextTokenizer, where: str = "tower") -> None:
+    """Refuses a tokenizer that can give ids outside the tower's table, or that leaves no room.
+
+    Raises:
+        UserError: the vocabulary is too large, or max_tokens holds special tokens only.
+    """
+    if tokenizer.vocab_size > tower.shape.vocab_size:
+        raise bad_input(
+            f"--{where}.tokenizer",
+            f"token ids up to {tokenizer.vocab_size - 1}",
+            f"ids below {tower.shape.vocab_size}, the rows of the embedding table",
+            "use the tokenizer that the weights were trained with",
+        )
+    if tower.cfg.text.max_tokens <= tokenizer.num_special:
+        raise bad_input(
+            f"--{where}.text.max_tokens",
+            str(tower.cfg.text.max_tokens),
+            f"more than the {tokenizer.num_special} special tokens of every text",
+            "raise it",
+        )
+
+
+def _check_choices(cfg: TowerConfig, where: str) -> None:
+    hints = get_type_hints(TowerConfig)
+    for name in ("pooling", "remat", "dtype"):  # a config file is Python: nothing checked them yet
+        value, choices = getattr(cfg, name), get_args(hints[name])
+        if value not in choices:
+            raise bad_input(f"--{where}.{name}", repr(value), f"one of {choices}", "choose one")
+    if cfg.projection < 0:
+        raise bad_input(f"--{where}.projection", str(cfg.projection), "0 or more", "0 means none")
+
+
+def _check_shape(shape: DecoderShape | BertShape, where: str) -> None:
+    def refuse(field: str, given: int, expected: str) -> None:
+        raise bad_input(f"--{where}.shape.{field}", str(given), expected, "change the shape")
+
+    for field, value in vars(shape).items():
+        if value <= 0:
+            refuse(field, value, "a positive number")
+    if isinstance(shape, DecoderShape):
+        if shape.num_heads % shape.num_kv_heads:
+            refuse("num_kv_heads", shape.num_kv_heads, f"a divisor of {shape.num_heads} heads")
+        if shape.head_dim % 2:
+            refuse("head_dim", shape.head_dim, "an even number, for rotary positions")
+    elif shape.hidden_size % shape.num_heads:
+        refuse("num_heads", shape.num_heads, f"a divisor of hidden_size {shape.hidden_size}")
+
+
+def _check_text(cfg: TowerConfig, shape: DecoderShape | BertShape, where: str) -> None:
+    text, field = cfg.text, f"--{where}.text"
+    if list(text.buckets) != sorted({b for b in text.buckets if b > 0}) or not text.buckets:
+        raise bad_input(
+            f"{field}.buckets", str(text.buckets), "rising positive lengths", "sort them"
+        )
+    if text.buckets[-1] != text.max_tokens:
+        raise bad_input(
+            f"{field}.buckets",
+            f"{text.buckets}, max_tokens {text.max_tokens}",
+            "a last bucket equal to max_tokens",
+            "make them equal",
+        )
+    if isinstance(shape, BertShape) and text.max_tokens > shape.max_positions:
+        raise bad_input(
+            f"{field}.max_tokens",
+            str(text.max_tokens),
+            f"at most {shape.max_positions}, the positions of {cfg.weights}",
+            "lower it",
+        )
+    if isinstance(shape, DecoderShape) and cfg.pooling == "cls":
+        raise bad_input(
+            f"--{where}.pooling",
+            "'cls' on a decoder, whose first token sees no other",
+            "'last' or 'mean'",
+            "choose one of them",
+        )
