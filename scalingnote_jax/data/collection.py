@@ -20,6 +20,7 @@ from scalingnote_jax.fingerprint import file_hash
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+TFDS_VERSION = "1.0.0"  # of the three TFDS datasets; part of their paths
 _REBUILD = "build it with `scalingnote data CONFIG`"
 _READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
 
@@ -97,7 +98,7 @@ class _Rows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
     def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
-        self._parent, self._split = data_dir / "retrieval" / config, split
+        self._folder, self._split = data_dir / "retrieval" / config / TFDS_VERSION, split
         self._decode = decode
 
     def __len__(self) -> int:
@@ -126,11 +127,6 @@ class _Rows(Sequence[T]):
                 str(self._folder), f"damaged ({error})", "the records that were written", _REBUILD
             ) from error
         return [self._decode(record) for record in records]
-
-    @property
-    def _folder(self) -> Path:
-        (version,) = self._parent.iterdir()
-        return version
 
     @functools.cached_property
     def _source(self) -> Any:

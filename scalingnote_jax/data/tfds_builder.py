@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scalingnote_jax.data.collection import TFDS_VERSION
+
 _TEXT = tfds.features.Text
 _FEATURES = {
     "corpus": {"id": _TEXT(), "title": _TEXT(), "text": _TEXT()},
@@ -28,10 +30,15 @@ _FEATURES = {
 }
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: TFDS would ask a server about its own datasets and leave a folder in /tmp."""
+
+
 class Retrieval(tfds.core.GeneratorBasedBuilder):
     """Writes what `examples` yields, by split, in that order."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(TFDS_VERSION)
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in _FEATURES]  # noqa: RUF012
 
     def __init__(self, *, examples: Mapping[str, Iterator[dict[str, Any]]], **kwargs: Any):
@@ -39,7 +46,7 @@ class Retrieval(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="Documents, queries and graded judgements of one collection.",
             features=tfds.features.FeaturesDict(_FEATURES[self.builder_config.name]),

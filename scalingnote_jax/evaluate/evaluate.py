@@ -190,7 +190,7 @@ def _write(
             for qid, values in singles.items()
         ]
         write_trec(
-            workdir.eval / f"{row.system}-{row.search}.trec", row.run, f"{row.system}-{row.search}"
+            folder / f"{row.system}-{row.search}.trec", row.run, f"{row.system}-{row.search}"
         )
     metrics = {"dataset": _dataset_name(config), "rows": out, "retention": retention(out)}
     lines = "".join(json.dumps(line) + "\n" for line in per_query)

@@ -1,7 +1,7 @@
 """A BERT-type encoder: learned positions, post-layer-norm, exact (erf) GELU, biases everywhere.
 
-Token type 0 throughout, no pooler (`pooling.py` does that) and no dropout: fine-tuning here is a few
-epochs on many texts, and without it a step needs no random state. Checked against MiniLM in
+Token type 0 throughout, no pooler (`pooling.py` does that) and no dropout: fine-tuning here is a
+few epochs on many texts, and without it a step needs no random state. Checked against MiniLM in
 `tests/parity`.
 
 Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V vocabulary.

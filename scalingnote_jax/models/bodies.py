@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from flax import nnx
 
 from scalingnote_jax.config import BertShape, DecoderShape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
 
+Shape: TypeAlias = DecoderShape | BertShape
 
-def make_body(
-    shape: DecoderShape | BertShape, *, rngs: nnx.Rngs, remat: str, dtype: str
-) -> Decoder | Bert:
+
+def make_body(shape: Shape, *, rngs: nnx.Rngs, remat: str, dtype: str) -> Decoder | Bert:
     """A body with random weights; `remat` and `dtype` as in `TowerConfig`."""
     if isinstance(shape, DecoderShape):
         return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype)

@@ -32,9 +32,7 @@ class DecoderLayers(nnx.Module):
         self.q = param(key(), (n, e, h, k), (over, "embed", "heads", "head"), wide)
         self.k = param(key(), (n, e, g, k), (over, "embed", "kv_heads", "head"), wide)
         self.v = param(key(), (n, e, g, k), (over, "embed", "kv_heads", "head"), wide)
-        self.o = param(
-            key(), (n, h, k, e), (over, "heads", "head", "embed"), fan_in_normal(h * k)
-        )
+        self.o = param(key(), (n, h, k, e), (over, "heads", "head", "embed"), fan_in_normal(h * k))
         self.mlp_norm = param(key(), (n, e), (over, "norm"), ones)
         self.gate = param(key(), (n, e, f), (over, "embed", "mlp"), wide)
         self.up = param(key(), (n, e, f), (over, "embed", "mlp"), wide)

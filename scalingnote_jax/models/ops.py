@@ -17,7 +17,7 @@ _UNSEEN = -1e9
 
 
 def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
-    """`x` times `weight`, over the last `inputs` axes of x and the first of the weight; float32 out.
+    """`x` times `weight` over the last `inputs` axes of x, the first of the weight; float32 out.
 
     Everything else is folded into two axes first. With the tokens on two axes XLA's CPU backend
     copies each operand of the weight's gradient into another layout; folded, a training step of a

@@ -30,7 +30,7 @@ orthogonal = jax.nn.initializers.orthogonal()
 
 
 def fan_in_normal(fan_in: int) -> Initializer:
-    """Normal of variance 1 / fan_in; told, because the first axis of a stacked weight is no input."""
+    """Normal of variance 1 / fan_in; told, as the first axis of a stacked weight is no input."""
     return jax.nn.initializers.normal(fan_in**-0.5)
 
 

@@ -1,4 +1,4 @@
-"""One tower: body, pooling, projection. `TowerDef` is its functional face, which everything else uses.
+"""One tower: body, pooling, projection. `TowerDef` is its functional face, for everything else.
 
 Parameters are nested dicts: {"body": {"embedding": …, "layers": …, …}, "projection": [E, D]}, the
 last only if the config asks for a projection. Not for losses, meshes or texts.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,21 @@ import numpy as np
 from flax import nnx, traverse_util
 from jax import Array
 
-from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.config import TowerConfig
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import make_body
+from scalingnote_jax.models.bodies import Shape, make_body
+from scalingnote_jax.models.checks import check_choices, check_shape, check_text
 from scalingnote_jax.models.params import Tree, blueprint, orthogonal, param, values_of
 from scalingnote_jax.models.pooling import pool
 from scalingnote_jax.models.pretrained import first_layers, load_pretrained, shape_of
-from scalingnote_jax.models.tokenizer import TextTokenizer
 
-_SMALLEST_NORM = 1e-6  # below it a vector is not scaled up to length one: its gradient would explode
+_SMALLEST_NORM = (
+    1e-6  # below it a vector is not scaled up to length one: its gradient would explode
+)
 
 
 def normalise(x: Array) -> Array:
-    """Unit vectors along the last axis, float32; a zero vector stays zero, with a finite gradient."""
+    """Unit vectors along the last axis, float32; zero stays zero, with a finite gradient."""
     x = x.astype(jnp.float32)
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
@@ -38,13 +40,13 @@ def normalise(x: Array) -> Array:
 class Tower(nnx.Module):
     """Tokens to one vector per row."""
 
-    def __init__(self, cfg: TowerConfig, shape: DecoderShape | BertShape, *, rngs: nnx.Rngs):
+    def __init__(self, cfg: TowerConfig, shape: Shape, *, rngs: nnx.Rngs):
         """`rngs` has the streams "params" and "projection"; the second is apart, so that the
         projection does not change with what the body draws."""
         self.pooling = cfg.pooling
         self.body = make_body(shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype)
-        self.projection: nnx.Param | None = None
-        if cfg.projection:
+        self.projects = bool(cfg.projection)
+        if self.projects:
             size = (shape.hidden_size, cfg.projection)
             self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
 
@@ -59,7 +61,7 @@ class Tower(nnx.Module):
             [B, D] float32.
         """
         pooled = pool(self.body(tokens, mask), mask, self.pooling)  # [B, E]
-        return pooled if self.projection is None else pooled @ self.projection[...]
+        return pooled @ self.projection[...] if self.projects else pooled
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class TowerDef:
     """
 
     cfg: TowerConfig
-    shape: DecoderShape | BertShape
+    shape: Shape
 
     @property
     def dim(self) -> int:
@@ -118,9 +120,9 @@ class TowerDef:
             [B, D] float32.
         """
         graphdef, shapes, _ = _blueprint(self)
-        given, wanted = jax.tree.structure(params), jax.tree.structure(shapes)
+        given, wanted = (traverse_util.flatten_dict(t, sep="/").keys() for t in (params, shapes))
         if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
-            raise ValueError(f"parameters of another tower: {given}, expected {wanted}")
+            raise ValueError(f"parameters of another tower: {sorted(given ^ wanted)} differ")
         tower: Any = nnx.merge(graphdef, params)
         return tower(tokens, mask)
 
@@ -152,7 +154,7 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
     Raises:
         UserError: settings that cannot work together, or weights that cannot be read.
     """
-    _check_choices(cfg, where)
+    check_choices(cfg, where)
     if cfg.weights == "random":
         if cfg.shape is None:
             raise bad_input(
@@ -168,83 +170,6 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
             raise bad_input(
                 f"--{where}.shape", str(cfg.shape), f"{shape}, as in {cfg.weights}", "leave it out"
             )
-    _check_shape(shape, where)
-    _check_text(cfg, shape, where)
+    check_shape(shape, where)
+    check_text(cfg, shape, where)
     return TowerDef(cfg, shape)
-
-
-def check_tokenizer(tower: TowerDef, tokenizer: TextTokenizer, where: str = "tower") -> None:
-    """Refuses a tokenizer that can give ids outside the tower's table, or that leaves no room.
-
-    Raises:
-        UserError: the vocabulary is too large, or max_tokens holds special tokens only.
-    """
-    if tokenizer.vocab_size > tower.shape.vocab_size:
-        raise bad_input(
-            f"--{where}.tokenizer",
-            f"token ids up to {tokenizer.vocab_size - 1}",
-            f"ids below {tower.shape.vocab_size}, the rows of the embedding table",
-            "use the tokenizer that the weights were trained with",
-        )
-    if tower.cfg.text.max_tokens <= tokenizer.num_special:
-        raise bad_input(
-            f"--{where}.text.max_tokens",
-            str(tower.cfg.text.max_tokens),
-            f"more than the {tokenizer.num_special} special tokens of every text",
-            "raise it",
-        )
-
-
-def _check_choices(cfg: TowerConfig, where: str) -> None:
-    hints = get_type_hints(TowerConfig)
-    for name in ("pooling", "remat", "dtype"):  # a config file is Python: nothing checked them yet
-        value, choices = getattr(cfg, name), get_args(hints[name])
-        if value not in choices:
-            raise bad_input(f"--{where}.{name}", repr(value), f"one of {choices}", "choose one")
-    if cfg.projection < 0:
-        raise bad_input(f"--{where}.projection", str(cfg.projection), "0 or more", "0 means none")
-
-
-def _check_shape(shape: DecoderShape | BertShape, where: str) -> None:
-    def refuse(field: str, given: int, expected: str) -> None:
-        raise bad_input(f"--{where}.shape.{field}", str(given), expected, "change the shape")
-
-    for field, value in vars(shape).items():
-        if value <= 0:
-            refuse(field, value, "a positive number")
-    if isinstance(shape, DecoderShape):
-        if shape.num_heads % shape.num_kv_heads:
-            refuse("num_kv_heads", shape.num_kv_heads, f"a divisor of {shape.num_heads} heads")
-        if shape.head_dim % 2:
-            refuse("head_dim", shape.head_dim, "an even number, for rotary positions")
-    elif shape.hidden_size % shape.num_heads:
-        refuse("num_heads", shape.num_heads, f"a divisor of hidden_size {shape.hidden_size}")
-
-
-def _check_text(cfg: TowerConfig, shape: DecoderShape | BertShape, where: str) -> None:
-    text, field = cfg.text, f"--{where}.text"
-    if list(text.buckets) != sorted({b for b in text.buckets if b > 0}) or not text.buckets:
-        raise bad_input(
-            f"{field}.buckets", str(text.buckets), "rising positive lengths", "sort them"
-        )
-    if text.buckets[-1] != text.max_tokens:
-        raise bad_input(
-            f"{field}.buckets",
-            f"{text.buckets}, max_tokens {text.max_tokens}",
-            "a last bucket equal to max_tokens",
-            "make them equal",
-        )
-    if isinstance(shape, BertShape) and text.max_tokens > shape.max_positions:
-        raise bad_input(
-            f"{field}.max_tokens",
-            str(text.max_tokens),
-            f"at most {shape.max_positions}, the positions of {cfg.weights}",
-            "lower it",
-        )
-    if isinstance(shape, DecoderShape) and cfg.pooling == "cls":
-        raise bad_input(
-            f"--{where}.pooling",
-            "'cls' on a decoder, whose first token sees no other",
-            "'last' or 'mean'",
-            "choose one of them",
-        )

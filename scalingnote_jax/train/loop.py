@@ -11,7 +11,8 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,15 @@ def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) 
     in_flight: deque[Any] = deque()
     with progress(stage.name, total=total, unit="steps") as bar:
         bar.advance(start)
-        for step, batch in enumerate(iterate(stage.sampler, start, total), start + 1):
-            state, metrics = stage.step(state, mesh_lib.put_batch(batch, stage.prepared.mesh))
+        batches = iterate(stage.sampler, start, total)
+        for step in range(start + 1, total + 1):
+            with log.host_work(in_flight):
+                batch = next(batches)
+                put = mesh_lib.put_batch(batch, stage.prepared.mesh)
+            state, metrics = stage.step(state, put)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
-                log.wait(in_flight.popleft())
+                jax.block_until_ready(in_flight.popleft())
             log.add(step, batch, metrics, bar)
             if step % every == 0 and step < total:
                 checkpoints.save(state, step, stage.meta)
@@ -108,7 +113,7 @@ class MetricsLog:
         self.window: list[Any] = []
         self.pending: tuple[int, list[Any], dict[str, float]] | None = None
         self.real_tokens = self.all_tokens = self.examples = 0
-        self.wait_secs = 0.0
+        self.idle_secs = 0.0
         self.started = self.window_started = time.monotonic()
         if mesh_lib.first_process():
             kept = [
@@ -116,11 +121,13 @@ class MetricsLog:
             ]  # a resumed run repeats the rest
             self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
-    def wait(self, metrics: Any) -> None:
-        """Waits for an earlier step; the time counts as the device's."""
+    @contextmanager
+    def host_work(self, in_flight: deque[Any]) -> Iterator[None]:
+        """Counts the time of the block as lost if the device had nothing left to do at its end."""
         before = time.monotonic()
-        jax.block_until_ready(metrics)
-        self.wait_secs += time.monotonic() - before
+        yield
+        if not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1])):
+            self.idle_secs += time.monotonic() - before
 
     def add(self, step: int, batch: dict[str, np.ndarray], metrics: Any, bar: Bar) -> None:
         """Notes one launched step; at a log step, writes the record of the log step before."""
@@ -148,11 +155,11 @@ class MetricsLog:
             "examples_per_sec": round(self.examples / secs, 2),
             "tokens_per_sec": round(self.real_tokens * jax.process_count() / secs, 1),
             "padding": round(1 - self.real_tokens / max(self.all_tokens, 1), 4),
-            "host_share": round(max(secs - self.wait_secs, 0.0) / secs, 4),
+            "host_share": round(self.idle_secs / secs, 4),
             "secs": round(now - self.started, 2),
         }
         self.real_tokens = self.all_tokens = self.examples = 0
-        self.wait_secs, self.window_started = 0.0, now
+        self.idle_secs, self.window_started = 0.0, now
         return rates
 
     def _write(self, bar: Bar) -> None:

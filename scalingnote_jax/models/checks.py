@@ -1,0 +1,93 @@
+"""What can be wrong with a tower's config, each in one line for the user. Not for files on disk."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.models.tokenizer import TextTokenizer
+
+
+def check_choices(cfg: TowerConfig, where: str) -> None:
+    """A config file is Python, and nothing has checked its words yet."""
+    hints = get_type_hints(TowerConfig)
+    for name in ("pooling", "remat", "dtype"):
+        value, choices = getattr(cfg, name), get_args(hints[name])
+        if value not in choices:
+            raise bad_input(f"--{where}.{name}", repr(value), f"one of {choices}", "choose one")
+    if cfg.projection < 0:
+        raise bad_input(f"--{where}.projection", str(cfg.projection), "0 or more", "0 means none")
+
+
+def check_shape(shape: Shape, where: str) -> None:
+    """Sizes are positive, and divide where they must."""
+
+    def refuse(field: str, given: int, expected: str) -> None:
+        raise bad_input(f"--{where}.shape.{field}", str(given), expected, "change the shape")
+
+    for field, value in vars(shape).items():
+        if value <= 0:
+            refuse(field, value, "a positive number")
+    if isinstance(shape, DecoderShape):
+        if shape.num_heads % shape.num_kv_heads:
+            refuse("num_kv_heads", shape.num_kv_heads, f"a divisor of {shape.num_heads} heads")
+        if shape.head_dim % 2:
+            refuse("head_dim", shape.head_dim, "an even number, for rotary positions")
+    elif shape.hidden_size % shape.num_heads:
+        refuse("num_heads", shape.num_heads, f"a divisor of hidden_size {shape.hidden_size}")
+
+
+def check_text(cfg: TowerConfig, shape: Shape, where: str) -> None:
+    """Buckets cover max_tokens, the positions suffice, and the pooling fits the architecture."""
+    text, field = cfg.text, f"--{where}.text"
+    if list(text.buckets) != sorted({b for b in text.buckets if b > 0}) or not text.buckets:
+        raise bad_input(
+            f"{field}.buckets", str(text.buckets), "rising positive lengths", "sort them"
+        )
+    if text.buckets[-1] != text.max_tokens:
+        raise bad_input(
+            f"{field}.buckets",
+            f"{text.buckets}, max_tokens {text.max_tokens}",
+            "a last bucket equal to max_tokens",
+            "make them equal",
+        )
+    if isinstance(shape, BertShape) and text.max_tokens > shape.max_positions:
+        raise bad_input(
+            f"{field}.max_tokens",
+            str(text.max_tokens),
+            f"at most {shape.max_positions}, the positions of {cfg.weights}",
+            "lower it",
+        )
+    if isinstance(shape, DecoderShape) and cfg.pooling == "cls":
+        raise bad_input(
+            f"--{where}.pooling",
+            "'cls' on a decoder, whose first token sees no other",
+            "'last' or 'mean'",
+            "choose one of them",
+        )
+
+
+def check_tokenizer(
+    cfg: TowerConfig, shape: Shape, tokenizer: TextTokenizer, where: str = "tower"
+) -> None:
+    """Refuses a tokenizer that can give ids outside the tower's table, or that leaves no room.
+
+    Raises:
+        UserError: the vocabulary is too large, or max_tokens holds special tokens only.
+    """
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise bad_input(
+            f"--{where}.tokenizer",
+            f"token ids up to {tokenizer.vocab_size - 1}",
+            f"ids below {shape.vocab_size}, the rows of the embedding table",
+            "use the tokenizer that the weights were trained with",
+        )
+    if cfg.text.max_tokens <= tokenizer.num_special:
+        raise bad_input(
+            f"--{where}.text.max_tokens",
+            str(cfg.text.max_tokens),
+            f"more than the {tokenizer.num_special} special tokens of every text",
+            "raise it",
+        )

@@ -1,0 +1,151 @@
+"""Pretrained weights as our parameters: from a pip package, a Hugging Face folder or a GGUF file.
+
+Only what is needed is read: tensor by tensor, the first layers only if that is all that is asked
+for. A model with a tensor too few or too many is refused, because it would be another model.
+Not for writing weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from flax import nnx, traverse_util
+
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.bodies import Shape, make_body
+from scalingnote_jax.models.gguf_file import GgufFile
+from scalingnote_jax.models.hf_folder import HfFolder
+from scalingnote_jax.models.layouts import LAYOUTS, Layout, Stored
+from scalingnote_jax.models.locate import locate
+from scalingnote_jax.models.params import blueprint
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A body's weights.
+
+    Attributes:
+        shape: its shape, with the number of layers that were read.
+        weights: float32 arrays by parameter path below the body ("layers/q", "embedding/table"),
+            layers stacked.
+    """
+
+    shape: Shape
+    weights: dict[str, np.ndarray]
+
+
+class TensorSource(Protocol):
+    """A model on disk. Tensors have the names of `transformers`, without the body's prefix."""
+
+    path: Path
+    names: frozenset[str]
+
+    @property
+    def shape(self) -> Shape:
+        """With all its layers."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor as float32."""
+        ...
+
+
+def open_weights(ref: str) -> TensorSource:
+    """The model that `ref` means; reads headers only.
+
+    Args:
+        ref: "pip:PACKAGE", a folder of Hugging Face safetensors, or a .gguf file.
+
+    Raises:
+        UserError: no such model, or one that is damaged or of an unknown kind.
+    """
+    path = locate(ref)
+    if path.is_dir():
+        return HfFolder(path)
+    if path.suffix == ".gguf":
+        return GgufFile(path)
+    raise bad_input(
+        str(path), "a single file", "a folder or a .gguf file", "name the folder around it"
+    )
+
+
+def first_layers(shape: Shape, num_layers: int, where: str) -> Shape:
+    """`shape` cut to its first `num_layers` layers; 0 keeps all.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    if not 0 <= num_layers <= shape.num_layers:
+        expected = f"0 (all) to {shape.num_layers}, the layers of the model"
+        raise bad_input(where, f"num_layers {num_layers}", expected, "lower it")
+    return replace(shape, num_layers=num_layers or shape.num_layers)
+
+
+def shape_of(ref: str, num_layers: int = 0) -> Shape:
+    """The shape of a pretrained body cut to its first `num_layers` layers (0 keeps all).
+
+    Raises:
+        UserError: as `open_weights` and `first_layers`.
+    """
+    return first_layers(open_weights(ref).shape, num_layers, ref)
+
+
+def load_pretrained(ref: str, num_layers: int = 0) -> Pretrained:
+    """The weights of a pretrained body.
+
+    Args:
+        ref: as for `open_weights`.
+        num_layers: read only the first so many layers; 0 reads all.
+
+    Raises:
+        UserError: as `shape_of`; a tensor is missing, unknown or of another shape.
+    """
+    source = open_weights(ref)
+    shape = first_layers(source.shape, num_layers, ref)
+    layout = LAYOUTS[type(shape)]
+    _check_complete(source, layout)
+    _, shapes, _ = blueprint(
+        lambda: make_body(shape, rngs=nnx.Rngs(0), remat="none", dtype="float32")
+    )
+    wanted = traverse_util.flatten_dict(shapes, sep="/")
+    assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()
+    weights = {p: _load(source, s, wanted[p].shape) for p, s in layout.stored.items()}
+    return Pretrained(shape, weights)
+
+
+def _check_complete(source: TensorSource, layout: Layout) -> None:
+    expected = layout.expected(source.shape.num_layers)
+    missing = sorted(expected - source.names)
+    unknown = sorted(n for n in source.names - expected if not layout.unused.fullmatch(n))
+    problems = [
+        f"{what} {len(names)} ({', '.join(names)})"
+        for what, names in (("tensors missing:", missing), ("tensors without a use:", unknown))
+        if names
+    ]
+    if problems:
+        raise bad_input(
+            str(source.path),
+            "; ".join(problems),
+            f"the {len(expected)} tensors of a {source.shape.num_layers}-layer model",
+            "use complete weights of a supported architecture",
+        )
+
+
+def _load(source: TensorSource, stored: Stored, shape: tuple[int, ...]) -> np.ndarray:
+    if "{i}" not in stored.name:
+        return _read(source, stored, stored.name, shape)
+    weight = np.empty(shape, np.float32)
+    for i in range(shape[0]):  # in place: never twice the memory of a large model
+        weight[i] = _read(source, stored, stored.name.format(i=i), shape[1:])
+    return weight
+
+
+def _read(source: TensorSource, stored: Stored, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    tensor, expected = source.read(name), stored.stored_shape(shape)
+    if tensor.shape != expected:
+        given = f"tensor {name} has shape {tensor.shape}"
+        raise bad_input(str(source.path), given, str(expected), "use weights that fit their config")
+    return stored.convert(tensor, shape)
