@@ -49,7 +49,7 @@ def make_beir(folder: Path, topics: int = 20, seed: int = 0) -> Path:
             documents.append({"_id": f"d{t}-{d}", "title": f"about {own[0]}", "text": " ".join(own + filler)})
         for i, split in enumerate(("train", "test", "dev" if t % 4 == 0 else "train")):
             qid = f"q{t}-{i}"
-            queries.append({"_id": qid, "text": " ".join([own[i % 2], own[2], str(rng.choice(WORDS))])})
+            queries.append({"_id": qid, "text": " ".join([own[0], own[2], str(rng.choice(WORDS))])})
             qrels[split].append(f"{qid}\td{t}-0\t2")
             if i == 0:
                 qrels[split].append(f"{qid}\td{t}-1\t1")
@@ -78,7 +78,7 @@ from scalingnote_jax.config import *
 
 
 def get_config() -> Config:
-    text = TextConfig(max_tokens=32, buckets=(8, 16, 32))
+    text = TextConfig(max_tokens=16, buckets=(8, 16))
     tower = TowerConfig(
         weights="random",
         shape=DecoderShape(vocab_size=128, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4,
@@ -93,7 +93,8 @@ def get_config() -> Config:
         name="tiny",
         data=DataConfig(source="beir", path={data!r}),
         teacher=TowersConfig(query=tower, doc=tower),
-        train=TrainConfig(duration="20 steps", batch_size=8, negatives_per_query=1, optim=optim, log_every="5 steps"),
+        train=TrainConfig(duration="20 steps", batch_size=8, negatives_per_query=1, temperature=0.2, optim=optim,
+                          log_every="5 steps"),
         distill=DistillConfig(student=small, queries=("train", "sentences"), duration="20 steps", batch_size=8,
                               optim=optim, log_every="5 steps"),
         encode=EncodeConfig(batch_size=16, shard_rows=24),

@@ -9,7 +9,6 @@ Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V voca
 
 from __future__ import annotations
 
-import jax
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -55,7 +54,7 @@ class BertLayers(nnx.Module):
         attended = ops.attention(q, k, v, bias, dtype)
         x = x + ops.linear(attended, self.o[...], dtype, inputs=2) + self.o_bias[...]
         x = ops.layer_norm(x, self.attention_norm[...], self.attention_norm_bias[...], self.eps)
-        h = jax.nn.gelu(ops.linear(x, self.up[...], dtype) + self.up_bias[...], approximate=False)
+        h = ops.gelu(ops.linear(x, self.up[...], dtype) + self.up_bias[...])
         x = x + ops.linear(h, self.down[...], dtype) + self.down_bias[...]
         return ops.layer_norm(x, self.mlp_norm[...], self.mlp_norm_bias[...], self.eps)
 

@@ -9,6 +9,7 @@ from flax import nnx
 from scalingnote_jax.config import BertShape, DecoderShape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
+from scalingnote_jax.models.params import Tree, blueprint
 
 Shape: TypeAlias = DecoderShape | BertShape
 
@@ -18,3 +19,8 @@ def make_body(shape: Shape, *, rngs: nnx.Rngs, remat: str, dtype: str) -> Decode
     if isinstance(shape, DecoderShape):
         return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype)
     return Bert(shape, rngs=rngs, remat=remat, dtype=dtype)
+
+
+def body_blueprint(shape: Shape) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """Graph definition, shapes and axes of a float32 body without remat (see `blueprint`)."""
+    return blueprint(lambda: make_body(shape, rngs=nnx.Rngs(0), remat="none", dtype="float32"))

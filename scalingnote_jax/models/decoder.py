@@ -9,7 +9,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import jax
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -47,8 +46,8 @@ class DecoderLayers(nnx.Module):
         v = ops.linear(h, self.v[...], dtype)
         x = x + ops.linear(ops.attention(q, k, v, bias, dtype), self.o[...], dtype, inputs=2)
         h = ops.rms_norm(x, self.mlp_norm[...], self.eps)
-        gate = jax.nn.silu(ops.linear(h, self.gate[...], dtype))  # [B, L, F]
-        return x + ops.linear(gate * ops.linear(h, self.up[...], dtype), self.down[...], dtype)
+        gate, up = (ops.linear(h, w[...], dtype) for w in (self.gate, self.up))  # [B, L, F]
+        return x + ops.linear(ops.swiglu(gate, up), self.down[...], dtype)
 
 
 class Embedding(nnx.Module):

@@ -21,7 +21,7 @@ def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
 
     Everything else is folded into two axes first. With the tokens on two axes XLA's CPU backend
     copies each operand of the weight's gradient into another layout; folded, a training step of a
-    decoder takes about a quarter less time.
+    decoder takes about a fifth less time.
 
     Args:
         x: [..., *in].
@@ -33,6 +33,20 @@ def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
     rows = x.reshape(-1, fan_in).astype(dtype)
     out = rows @ weight.reshape(fan_in, -1).astype(dtype)
     return out.astype(jnp.float32).reshape(*x.shape[: x.ndim - inputs], *weight.shape[inputs:])
+
+
+# The backward pass recomputes these two activations, whatever the remat policy: redoing them is
+# cheaper than writing and reading four more arrays of the size of the feed-forward layer.
+@jax.checkpoint
+def swiglu(gate: Array, up: Array) -> Array:
+    """silu(gate) · up."""
+    return jax.nn.silu(gate) * up
+
+
+@jax.checkpoint
+def gelu(x: Array) -> Array:
+    """The exact GELU, by erf."""
+    return jax.nn.gelu(x, approximate=False)
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from flax import nnx, traverse_util
+from flax import traverse_util
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape, make_body
+from scalingnote_jax.models.bodies import Shape, body_blueprint
 from scalingnote_jax.models.gguf_file import GgufFile
 from scalingnote_jax.models.hf_folder import HfFolder
 from scalingnote_jax.models.layouts import LAYOUTS, Layout, Stored
 from scalingnote_jax.models.locate import locate
-from scalingnote_jax.models.params import blueprint
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,7 @@ def load_pretrained(ref: str, num_layers: int = 0) -> Pretrained:
     shape = first_layers(source.shape, num_layers, ref)
     layout = LAYOUTS[type(shape)]
     _check_complete(source, layout)
-    _, shapes, _ = blueprint(
-        lambda: make_body(shape, rngs=nnx.Rngs(0), remat="none", dtype="float32")
-    )
+    _, shapes, _ = body_blueprint(shape)
     wanted = traverse_util.flatten_dict(shapes, sep="/")
     assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()
     weights = {p: _load(source, s, wanted[p].shape) for p, s in layout.stored.items()}

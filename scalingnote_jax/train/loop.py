@@ -116,9 +116,8 @@ class MetricsLog:
         self.idle_secs = 0.0
         self.started = self.window_started = time.monotonic()
         if mesh_lib.first_process():
-            kept = [
-                r for r in read_metrics(self.path) if r["step"] <= start
-            ]  # a resumed run repeats the rest
+            # A resumed run repeats what came after its checkpoint.
+            kept = [r for r in read_metrics(self.path) if r["step"] <= start]
             self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
     @contextmanager

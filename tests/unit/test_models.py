@@ -1,0 +1,374 @@
+"""The towers: against plain numpy forwards, under masks, remat and bfloat16, and their config errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx, traverse_util
+
+from scalingnote_jax.config import BertShape, DecoderShape, TextConfig, TowerConfig
+from scalingnote_jax.errors import UserError
+from scalingnote_jax.models import stack
+from scalingnote_jax.models.bodies import make_body
+from scalingnote_jax.models.checks import check_tokenizer
+from scalingnote_jax.models.params import blueprint
+from scalingnote_jax.models.pooling import pool
+from scalingnote_jax.models.towers import TowerDef, normalise, tower_def
+from scalingnote_jax.sharding import RULES
+
+DECODER = DecoderShape(
+    vocab_size=50,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=3,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=8,
+    rope_theta=100.0,
+)
+BERT = BertShape(
+    vocab_size=50,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=3,
+    num_heads=4,
+    max_positions=64,
+)
+SHAPES = [pytest.param(DECODER, id="decoder"), pytest.param(BERT, id="bert")]
+POOLED = [
+    pytest.param(DECODER, "last", id="decoder-last"),
+    pytest.param(BERT, "mean", id="bert-mean"),
+]
+
+
+def define(shape: DecoderShape | BertShape, **changes: Any) -> TowerDef:
+    return tower_def(TowerConfig(weights="random", shape=shape, **changes))
+
+
+def random_params(tower: TowerDef, seed: int = 0) -> dict[str, Any]:
+    """No bias at zero and no scale at one, where one that is forgotten would not be seen."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, x: Any) -> np.ndarray:
+        mean = 1.0 if "norm" in path[-1].key and "bias" not in path[-1].key else 0.0
+        return (mean + 0.2 * rng.normal(size=x.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, tower.abstract()[0])
+
+
+def run(tower: TowerDef, params: Any, tokens: Any, mask: Any) -> np.ndarray:
+    return np.asarray(jax.jit(tower.apply)(params, tokens, mask))
+
+
+def random_texts(rows: int = 4, length: int = 16, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and mask; the first row fills the length, the last has one token."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([length, *rng.integers(2, length, rows - 2), 1])
+    mask = np.arange(length) < lengths[:, None]
+    return rng.integers(0, 50, (rows, length)).astype(np.int32), mask
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def numpy_decoder(body: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
+    """One text without padding, one head at a time. [L] → [L, E]."""
+    s, layers = DECODER, body["layers"]
+    half = s.head_dim // 2
+
+    def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + s.norm_eps) * scale
+
+    def turn(x: np.ndarray) -> np.ndarray:
+        out = np.empty_like(x)
+        for position in range(len(x)):
+            for i in range(half):
+                angle = position * s.rope_theta ** (-2 * i / s.head_dim)
+                a, b = x[position, i], x[position, i + half]
+                out[position, i] = a * math.cos(angle) - b * math.sin(angle)
+                out[position, i + half] = b * math.cos(angle) + a * math.sin(angle)
+        return out
+
+    x = body["embedding"]["table"][tokens].astype(np.float64)
+    for n in range(s.num_layers):
+        w = {name: value[n].astype(np.float64) for name, value in layers.items()}
+        h = norm(x, w["attention_norm"])
+        for head in range(s.num_heads):
+            group = head // (s.num_heads // s.num_kv_heads)
+            q, k = turn(h @ w["q"][:, head]), turn(h @ w["k"][:, group])
+            v = h @ w["v"][:, group]
+            for i in range(len(tokens)):
+                p = softmax(q[i] @ k[: i + 1].T / math.sqrt(s.head_dim))
+                x[i] += (p @ v[: i + 1]) @ w["o"][head]
+        h = norm(x, w["mlp_norm"])
+        gate = h @ w["gate"]
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ w["up"])) @ w["down"]
+    return norm(x, body["final_norm"])
+
+
+def numpy_bert(body: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
+    """One text without padding, one head at a time. [L] → [L, E]."""
+    s, embedding = BERT, body["embedding"]
+
+    def norm(x: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return (x - mean) / np.sqrt(variance + s.norm_eps) * scale + bias
+
+    x = embedding["table"][tokens] + embedding["positions"][: len(tokens)] + embedding["types"][0]
+    x = norm(x.astype(np.float64), embedding["norm"], embedding["norm_bias"])
+    for n in range(s.num_layers):
+        w = {name: value[n].astype(np.float64) for name, value in body["layers"].items()}
+        attended = np.zeros_like(x)
+        for head in range(s.num_heads):
+            q, k, v = (x @ w[m][:, head] + w[f"{m}_bias"][head] for m in "qkv")
+            for i in range(len(tokens)):
+                p = softmax(q[i] @ k.T / math.sqrt(s.hidden_size // s.num_heads))
+                attended[i] += (p @ v) @ w["o"][head]
+        x = norm(x + attended + w["o_bias"], w["attention_norm"], w["attention_norm_bias"])
+        h = x @ w["up"] + w["up_bias"]
+        h = h * 0.5 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
+        x = norm(x + h @ w["down"] + w["down_bias"], w["mlp_norm"], w["mlp_norm_bias"])
+    return x
+
+
+@pytest.mark.parametrize(
+    ("shape", "forward"),
+    [
+        pytest.param(DECODER, numpy_decoder, id="decoder"),
+        pytest.param(BERT, numpy_bert, id="bert"),
+    ],
+)
+@pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
+def test_equals_a_plain_forward(shape: Any, forward: Any, pooling: str) -> None:
+    if pooling == "cls" and shape is DECODER:
+        pytest.skip("refused, see test_config_errors")
+    tower = define(shape, pooling=pooling)
+    params = random_params(tower)
+    tokens, mask = random_texts()
+    given = run(tower, params, tokens, mask)
+    for row in range(len(tokens)):
+        hidden = forward(params["body"], tokens[row][mask[row]])
+        wanted = {"mean": hidden.mean(0), "last": hidden[-1], "cls": hidden[0]}[pooling]
+        np.testing.assert_allclose(given[row], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "pooling"), POOLED)
+def test_padding_changes_nothing(shape: Any, pooling: str) -> None:
+    tower = define(shape, pooling=pooling, projection=8)
+    params = random_params(tower)
+    tokens, mask = random_texts(length=16)
+    short = run(tower, params, tokens, mask)
+    for length in (32, 64):
+        # What stands at the padding is a real id, and the tower's own pad id occurs in the text.
+        more = np.full((len(tokens), length - 16), 7, np.int32)
+        unseen = np.zeros(more.shape, bool)
+        wide = run(tower, params, np.hstack([tokens, more]), np.hstack([mask, unseen]))
+        np.testing.assert_allclose(wide, short, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "pooling"), POOLED)
+def test_a_row_without_tokens_is_finite(shape: Any, pooling: str) -> None:
+    tower = define(shape, pooling=pooling, projection=8)
+    params = random_params(tower)
+    tokens, mask = random_texts()
+    mask[1] = False
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.sum(normalise(tower.apply(params, tokens, mask)) ** 3)
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    others = np.delete(run(tower, params, tokens, mask), 1, axis=0)
+    alone = run(tower, params, np.delete(tokens, 1, axis=0), np.delete(mask, 1, axis=0))
+    np.testing.assert_allclose(others, alone, atol=1e-5)
+
+
+def test_decoder_is_causal_and_bert_is_not() -> None:
+    tokens, _ = random_texts(rows=2)
+    changed = tokens.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % 50
+    for shape, same in ((DECODER, True), (BERT, False)):
+        params = random_params(define(shape))["body"]
+        module = partial(make_body, shape, rngs=nnx.Rngs(0), remat="none", dtype="float32")
+        body = jax.jit(nnx.merge(blueprint(module)[0], params).__call__)
+        full = np.ones(tokens.shape, bool)
+        early = [np.asarray(body(t, full))[:, :-1] for t in (tokens, changed)]
+        assert np.allclose(*early, atol=1e-6) == same
+
+
+def test_pool_numbers() -> None:
+    hidden = jnp.arange(12.0).reshape(2, 3, 2)  # rows [[0,1],[2,3],[4,5]] and [[6,7],[8,9],[10,11]]
+    mask = jnp.array([[True, True, False], [True, True, True]])
+    np.testing.assert_array_equal(pool(hidden, mask, "mean"), [[1, 2], [8, 9]])
+    np.testing.assert_array_equal(pool(hidden, mask, "last"), [[2, 3], [10, 11]])
+    np.testing.assert_array_equal(pool(hidden, mask, "cls"), [[0, 1], [6, 7]])
+
+
+def test_normalise_numbers() -> None:
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(normalise(x), [[0.6, 0.8], [0, 0]], atol=1e-7)
+    gradient = jax.grad(lambda x: normalise(x)[:, 0].sum())(x)
+    np.testing.assert_allclose(gradient[0], [0.128, -0.096], atol=1e-6)  # (I - uuᵀ) / 5
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_remat_and_unrolling_change_no_gradient(
+    shape: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, mask = random_texts()
+
+    def gradient(remat: str, unroll_up_to: int) -> dict[str, Any]:
+        monkeypatch.setattr(stack, "_UNROLL_UP_TO", unroll_up_to)
+        tower = define(shape, remat=remat, projection=8)
+
+        def loss(params: Any) -> jax.Array:
+            return jnp.sum(normalise(tower.apply(params, tokens, mask)) ** 3)
+
+        return jax.jit(jax.grad(loss))(random_params(tower))
+
+    plain = gradient("none", 0)
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(plain)) > 1e-3
+    for remat, unroll_up_to in (("dots", 0), ("full", 8)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            gradient(remat, unroll_up_to),
+            plain,
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bfloat16_is_near(shape: Any) -> None:
+    tokens, mask = random_texts()
+    exact, rough = define(shape), define(shape, dtype="bfloat16")
+    params = random_params(exact)
+    a, b = (np.asarray(normalise(run(t, params, tokens, mask))) for t in (exact, rough))
+    assert b.dtype == np.float32
+    cosine = np.sum(a * b, axis=-1)
+    assert (cosine > 0.999).all(), cosine
+    assert not np.array_equal(a, b)
+
+
+def test_one_trace_per_shape() -> None:
+    traces = []
+
+    def encode(tower: TowerDef, params: Any, tokens: Any, mask: Any) -> jax.Array:
+        traces.append(tokens.shape)
+        return tower.apply(params, tokens, mask)
+
+    jitted = jax.jit(encode, static_argnums=0)
+    params = random_params(define(DECODER))
+    for length in (8, 16, 8, 16):
+        # A tower made anew from an equal config is the same static argument.
+        jitted(define(DECODER), params, *random_texts(length=length))
+    assert traces == [(4, 8), (4, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_abstract_is_what_init_makes(shape: Any) -> None:
+    tower = define(shape, projection=8)
+    shapes, axes = tower.abstract()
+    params = jax.jit(tower.init)(0)
+    jax.tree.map(
+        lambda s, p: np.testing.assert_equal((s.shape, s.dtype), (p.shape, p.dtype)), shapes, params
+    )
+    flat = traverse_util.flatten_dict(axes, sep="/")
+    sizes = traverse_util.flatten_dict(shapes, sep="/")
+    assert flat.keys() == sizes.keys()
+    for path, names in flat.items():
+        assert len(names) == len(sizes[path].shape), path
+        assert set(names) <= RULES.keys(), path
+        assert ("layers" in names) == ("/layers/" in path), path
+    assert flat["body/layers/q"] == ("layers", "embed", "heads", "head")
+    assert flat["projection"] == ("embed", "proj")
+
+
+def test_projection() -> None:
+    assert "projection" not in define(DECODER).abstract()[0]
+    wide, deep = define(DECODER, projection=8), define(DECODER, projection=8, num_layers=1)
+
+    def projection(tower: TowerDef, seed: int) -> np.ndarray:
+        return np.asarray(jax.jit(lambda: tower.init(seed)["projection"])())
+
+    a = projection(wide, 3)
+    np.testing.assert_allclose(a.T @ a, np.eye(8), atol=1e-5)
+    # The same on both sides, whatever their depth: cosines mean something from the first step on.
+    np.testing.assert_array_equal(a, projection(deep, 3))
+    np.testing.assert_array_equal(a, projection(define(BERT, projection=8), 3))
+    assert not np.allclose(a, projection(wide, 4))
+    assert (wide.dim, define(DECODER).dim) == (8, 24)
+
+
+def test_random_weights_are_their_own_pretrained_params() -> None:
+    tower = define(BERT, projection=8)
+    given = tower.pretrained_params(5)
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(given))
+    wanted = jax.jit(tower.init)(5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), given, wanted)
+
+
+def test_num_params_by_hand() -> None:
+    # A layer: q and o 2·24·48, k and v 2·24·16, three of 24·40, two norms.
+    layer = 2 * 24 * 48 + 2 * 24 * 16 + 3 * 24 * 40 + 2 * 24
+    tower = define(DECODER, projection=8)
+    assert tower.num_params(non_embedding=True) == 3 * layer + 24 + 24 * 8
+    assert tower.num_params() == 3 * layer + 24 + 24 * 8 + 50 * 24
+
+
+def test_parameters_of_another_tower_are_refused() -> None:
+    tower = define(DECODER, projection=8)
+    params = random_params(tower)
+    del params["projection"]
+    with pytest.raises(ValueError, match="projection"):
+        tower.apply(params, *random_texts())
+
+
+BAD = [
+    (dict(shape=None), "--q.shape: none"),
+    (dict(num_layers=4), "--q.num_layers: num_layers 4; expected 0 (all) to 3"),
+    (dict(num_layers=-1), "num_layers -1"),
+    (dict(pooling="cls"), "--q.pooling: 'cls' on a decoder"),
+    (dict(pooling="max"), "--q.pooling: 'max'; expected one of ('last', 'mean', 'cls')"),
+    (dict(dtype="float16"), "--q.dtype"),
+    (dict(remat="all"), "--q.remat"),
+    (dict(projection=-1), "--q.projection"),
+    (dict(text=TextConfig(max_tokens=64, buckets=(16, 32))), "equal to max_tokens"),
+    (dict(text=TextConfig(max_tokens=16, buckets=(32, 16))), "rising"),
+    (dict(text=TextConfig(max_tokens=16, buckets=())), "rising"),
+    (dict(shape=replace(DECODER, num_kv_heads=4)), "--q.shape.num_kv_heads: 4; expected a divisor"),
+    (dict(shape=replace(DECODER, head_dim=7)), "--q.shape.head_dim: 7; expected an even"),
+    (dict(shape=replace(DECODER, vocab_size=0)), "--q.shape.vocab_size: 0"),
+    (dict(shape=replace(BERT, num_heads=5)), "--q.shape.num_heads: 5; expected a divisor"),
+    (dict(shape=replace(BERT, max_positions=63)), "--q.text.max_tokens: 64; expected at most 63"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[m for _, m in BAD])
+def test_config_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        tower_def(TowerConfig(**{"weights": "random", "shape": DECODER, **changes}), "q")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_tokenizer_must_fit_the_table() -> None:
+    class Fake:
+        vocab_size, num_special = 51, 2
+
+    cfg = TowerConfig(text=TextConfig(max_tokens=2, buckets=(2,)))
+    with pytest.raises(UserError, match="ids up to 50; expected ids below 50"):
+        check_tokenizer(cfg, DECODER, Fake(), "q")  # type: ignore[arg-type]
+    Fake.vocab_size = 50
+    with pytest.raises(UserError, match=r"--q.text.max_tokens: 2; expected more than the 2"):
+        check_tokenizer(cfg, DECODER, Fake(), "q")  # type: ignore[arg-type]
+    check_tokenizer(replace(cfg, text=TextConfig()), DECODER, Fake(), "q")  # type: ignore[arg-type]
