@@ -1,14 +1,18 @@
 """Package metadata. Every dependency says why it is here and why its pin is what it is."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 CORE = [
-    # The compute stack. jax 0.10 is the newest for Python 3.11, 0.12 for 3.12 and later; both are tested.
+    # The compute stack. jax 0.10 is the newest for Python 3.11, 0.12 for 3.12 and later; both are
+    # tested.
     "jax>=0.10.2,<0.13",
     "flax>=0.12.8,<0.13",  # NNX modules; 0.12 is the API that the towers are written against
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",  # composite items and partial restore as used here
-    # Data. TFDS writes and reads ArrayRecord without TensorFlow, but then wants importlib_resources.
+    # Data. TFDS writes and reads ArrayRecord without TensorFlow, but then wants
+    # importlib_resources.
     "tensorflow-datasets>=4.9.10,<5",
     "importlib_resources>=6",
     "array_record>=0.8",
@@ -43,8 +47,8 @@ EXTRAS = {
 setup(
     name="scalingnote_jax",
     version="0.1.0",
-    description="ScalingNote in JAX: LLM towers for dense retrieval, distilled into a small query tower",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="ScalingNote in JAX: LLM retrieval towers, distilled into a small query tower",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

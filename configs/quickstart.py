@@ -1,4 +1,5 @@
-"""The whole method in ten minutes on two CPU cores: search your installed Python packages by meaning.
+"""The whole method in ten minutes on two CPU cores: search your installed Python packages by
+meaning.
 
 Command:   bash launch/quickstart.sh
 Hardware:  2 CPU cores, 6 GiB of memory; Linux x86-64

@@ -2,7 +2,8 @@
 
     python launch/local_processes.py 2 -- scalingnote train configs/quickstart.py
 
-A free port is chosen; the first process that fails has all others killed and the end of its log shown. Standard library only.
+A free port is chosen; the first process that fails has all others killed and the end of its log
+shown. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def free_port() -> int:
 
 
 def start(count: int, command: list[str], logs: Path) -> list[subprocess.Popen[bytes]]:
-    """Starts the processes; the first one's output goes to the terminal as well as the others' to their logs."""
+    """Starts the processes; the first one's output goes to the terminal as well as the others' to
+    their logs.
+    """
     coordinator = f"127.0.0.1:{free_port()}"
     processes = []
     for i in range(count):
@@ -43,7 +46,9 @@ def start(count: int, command: list[str], logs: Path) -> list[subprocess.Popen[b
         log = (logs / f"process-{i}.log").open("wb")
         # A session of its own, so that a process and its children can be killed together.
         processes.append(
-            subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            subprocess.Popen(
+                command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         )
     return processes
 

@@ -14,7 +14,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-
 System = Literal["bm25", "untrained", "teacher", "student"]
 QuerySource = Literal["train", "unlabelled", "titles", "sentences"]
 

@@ -87,12 +87,11 @@ def shardings_of(
 
 def place(params: dict[str, Any], shardings: dict[str, NamedSharding]) -> dict[str, jax.Array]:
     """Host arrays → global arrays; each process copies only the parts that its devices hold."""
-    return {
-        path: jax.make_array_from_callback(
-            x.shape, shardings[path], lambda index, x=x: np.asarray(x[index])
-        )
-        for path, x in params.items()
-    }
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: np.asarray(x[index]))
+
+    return {path: put(x, shardings[path]) for path, x in params.items()}
 
 
 def optimizer_shardings(
@@ -100,8 +99,12 @@ def optimizer_shardings(
 ) -> Any:
     """Moments lie where their parameter lies; counters are copied."""
     whole = NamedSharding(mesh, PartitionSpec())
+
+    def as_parameter(_: Any, sharding: NamedSharding) -> NamedSharding:
+        return sharding
+
     return optax.tree_utils.tree_map_params(
-        tx, lambda _, sharding: sharding, opt_state, params, transform_non_params=lambda _: whole
+        tx, as_parameter, opt_state, params, transform_non_params=lambda _: whole
     )
 
 

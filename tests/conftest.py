@@ -1,4 +1,6 @@
-"""Eight fake CPU devices for every test, and the small things that many tests start from: a corpus, a tokenizer, a config."""
+"""Eight fake CPU devices for every test, and the small things that many tests start from: a corpus,
+a tokenizer, a config.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,15 @@ import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
-WORDS = (
-    "amber basin cedar delta ember fjord grove heron inlet jade kelp lagoon maple nectar otter "
-    "pebble quartz raven sable tulip umber violet willow yarrow zephyr anchor beacon canyon dune "
-    "estuary falcon glacier harbor island jasper knoll larch meadow nimbus opal"
-).split()
+# fmt: off
+WORDS = [
+    "amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet",
+    "jade", "kelp", "lagoon", "maple", "nectar", "otter", "pebble", "quartz", "raven",
+    "sable", "tulip", "umber", "violet", "willow", "yarrow", "zephyr", "anchor", "beacon",
+    "canyon", "dune", "estuary", "falcon", "glacier", "harbor", "island", "jasper", "knoll",
+    "larch", "meadow", "nimbus", "opal",
+]
+# fmt: on
 
 
 def shared_folder() -> Path | None:
@@ -31,10 +37,11 @@ def shared_folder() -> Path | None:
 
 
 def make_beir(folder: Path, topics: int = 20, seed: int = 0) -> Path:
-    """A collection that can be learned: each topic has two documents and three queries that share its words.
+    """A collection that can be learned: each topic has two documents and three queries that share
+    its words.
 
-    Per topic one query is for training only, one for testing, and one of every four topics gives a dev query; one training
-    query has both documents as positives, with grades 2 and 1.
+    Per topic one query is for training only, one for testing, and one of every four topics gives a
+    dev query; one training query has both documents as positives, with grades 2 and 1.
     """
     import numpy as np
 
@@ -46,7 +53,9 @@ def make_beir(folder: Path, topics: int = 20, seed: int = 0) -> Path:
         own = [WORDS[(2 * t) % len(WORDS)], WORDS[(2 * t + 1) % len(WORDS)], f"topic{t}"]
         for d in range(2):
             filler = list(rng.choice(WORDS, 6 + 5 * d))
-            documents.append({"_id": f"d{t}-{d}", "title": f"about {own[0]}", "text": " ".join(own + filler)})
+            documents.append(
+                {"_id": f"d{t}-{d}", "title": f"about {own[0]}", "text": " ".join(own + filler)}
+            )
         for i, split in enumerate(("train", "test", "dev" if t % 4 == 0 else "train")):
             qid = f"q{t}-{i}"
             queries.append({"_id": qid, "text": " ".join([own[0], own[2], str(rng.choice(WORDS))])})
@@ -57,7 +66,9 @@ def make_beir(folder: Path, topics: int = 20, seed: int = 0) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (folder / "qrels").mkdir(exist_ok=True)
     for split, lines in qrels.items():
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+        (folder / "qrels" / f"{split}.tsv").write_text(
+            "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+        )
     return folder
 
 
@@ -73,38 +84,48 @@ def make_tokenizer(folder: Path) -> Path:
     return folder
 
 
-CONFIG_SOURCE = '''
+CONFIG_SOURCE = """
 from scalingnote_jax.config import *
 
 
 def get_config() -> Config:
-    text = TextConfig(max_tokens=16, buckets=(8, 16))
+    shape = DecoderShape(
+        vocab_size=128, hidden_size=32, intermediate_size=64, num_layers=2,
+        num_heads=4, num_kv_heads=2, head_dim=8,
+    )
     tower = TowerConfig(
         weights="random",
-        shape=DecoderShape(vocab_size=128, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4,
-                           num_kv_heads=2, head_dim=8),
+        shape=shape,
         tokenizer={tokenizer!r},
         projection=16,
-        text=text,
+        text=TextConfig(max_tokens=16, buckets=(8, 16)),
     )
-    small = replace(tower, shape=replace(tower.shape, num_layers=1))
+    small = replace(tower, shape=replace(shape, num_layers=1))
     optim = OptimConfig(learning_rate=3e-3)
     return Config(
         name="tiny",
         data=DataConfig(source="beir", path={data!r}),
         teacher=TowersConfig(query=tower, doc=tower),
-        train=TrainConfig(duration="20 steps", batch_size=8, negatives_per_query=1, temperature=0.2, optim=optim,
-                          log_every="5 steps"),
-        distill=DistillConfig(student=small, queries=("train", "sentences"), duration="20 steps", batch_size=8,
-                              optim=optim, log_every="5 steps"),
+        train=TrainConfig(
+            duration="20 steps", batch_size=8, negatives_per_query=1, temperature=0.2,
+            optim=optim, log_every="5 steps",
+        ),
+        distill=DistillConfig(
+            student=small, queries=("train", "sentences"), duration="20 steps", batch_size=8,
+            optim=optim, log_every="5 steps",
+        ),
         encode=EncodeConfig(batch_size=16, shard_rows=24),
-        eval=EvalConfig(metrics=("Recall@5", "Recall@10", "nDCG@10", "MRR@10"), depth=20, latency_queries=3),
+        eval=EvalConfig(
+            metrics=("Recall@5", "Recall@10", "nDCG@10", "MRR@10"), depth=20, latency_queries=3
+        ),
     )
-'''
+"""
 
 
 def make_config(folder: Path) -> Path:
-    """A config file of random towers small enough to train in seconds, with its collection and tokenizer beside it."""
+    """A config file of random towers small enough to train in seconds, with its collection and
+    tokenizer beside it.
+    """
     data, tokenizer = make_beir(folder / "beir"), make_tokenizer(folder / "tokenizer")
     path = folder / "tiny.py"
     path.write_text(CONFIG_SOURCE.format(data=str(data), tokenizer=str(tokenizer)))

@@ -73,7 +73,8 @@ class BertEmbedding(nnx.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """[B, L] int32 → [B, L, E]."""
-        x = self.table[...][tokens] + self.positions[: tokens.shape[1]] + self.types[0]
+        x = ops.look_up(self.table[...], tokens)
+        x = x + self.positions[: tokens.shape[1]] + self.types[0]
         return ops.layer_norm(x, self.norm[...], self.norm_bias[...], self.eps)
 
 

@@ -59,7 +59,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """[B, L] int32 → [B, L, E]."""
-        return self.table[...][tokens]
+        return ops.look_up(self.table[...], tokens)
 
 
 class Decoder(nnx.Module):

@@ -16,6 +16,14 @@ from jax.typing import DTypeLike
 _UNSEEN = -1e9
 
 
+def look_up(table: Array, tokens: Array) -> Array:
+    """Rows of `table` [V, E] for `tokens` [B, L] → [B, L, E].
+
+    An id outside of the table gives NaN, which stops a run; clipped, it would be a wrong vector.
+    """
+    return jnp.take(table, tokens, axis=0, mode="fill")
+
+
 def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
     """`x` times `weight` over the last `inputs` axes of x, the first of the weight; float32 out.
 

@@ -60,11 +60,9 @@ class Checkpoints:
         params = self.restore_params(
             step, like.params | like.frozen, shardings.params | shardings.frozen
         )
-        target = {
-            "state": _abstract(_nest_dicts(like.opt_state), _nest_dicts(shardings.opt_state))
-        }
+        target = {"state": _abstract(_nest_dicts(like.opt_state), _nest_dicts(shardings.opt_state))}
         opt = self._read(step, "opt", target)["state"]
-        counter = jax.device_put(np.int32(step), shardings.step)  # type: ignore[arg-type]
+        counter = jax.device_put(np.int32(step), shardings.step)
         trained = {path: params[path] for path in like.params}
         return TrainState(
             counter,

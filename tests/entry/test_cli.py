@@ -1,4 +1,6 @@
-"""The command as people use it: the whole method on a tiny collection, what is skipped the second time, and bad input."""
+"""The command as people use it: the whole method on a tiny collection, what is skipped the second
+time, and bad input.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,26 @@ def metrics_of(workdir: Path) -> dict:
 
 
 def test_run_leaves_what_the_contract_says(finished: Path):
-    for path in ("config.json", "data", "teacher", "student", "embeddings/teacher-doc/manifest.json", "index/manifest.json",
-                 "eval/per_query.jsonl", "eval/student-scann.trec", "report.html"):
+    for path in (
+        "config.json",
+        "data",
+        "teacher",
+        "student",
+        "embeddings/teacher-doc/manifest.json",
+        "index/manifest.json",
+        "eval/per_query.jsonl",
+        "eval/student-scann.trec",
+        "report.html",
+    ):
         assert (finished / path).exists(), path
     metrics = metrics_of(finished)
     rows = {(r["system"], r["search"]): r for r in metrics["rows"]}
     assert set(rows) == {
-        ("bm25", "lexical"), ("untrained", "exact"), ("teacher", "exact"), ("teacher", "scann"), ("student", "exact"),
+        ("bm25", "lexical"),
+        ("untrained", "exact"),
+        ("teacher", "exact"),
+        ("teacher", "scann"),
+        ("student", "exact"),
         ("student", "scann"),
     }
     student, teacher = rows["student", "scann"], rows["teacher", "scann"]
@@ -56,7 +71,10 @@ def test_training_helps_and_losses_fall(finished: Path):
     rows = {(r["system"], r["search"]): r["metrics"] for r in metrics_of(finished)["rows"]}
     assert rows["teacher", "exact"]["nDCG@10"] > rows["untrained", "exact"]["nDCG@10"]
     for stage in ("teacher", "student"):
-        records = [json.loads(line) for line in (finished / stage / "metrics.jsonl").read_text().splitlines()]
+        records = [
+            json.loads(line)
+            for line in (finished / stage / "metrics.jsonl").read_text().splitlines()
+        ]
         losses = [x for r in records for x in r["losses"]]
         assert [r["step"] for r in records] == [5, 10, 15, 20]
         assert len(losses) == 20
@@ -75,14 +93,23 @@ def test_a_second_run_does_nothing(finished: Path, tiny_config: Path, capsys):
     assert err.count("done already") == 6
 
 
-def test_a_changed_field_needs_overwrite_and_redoes_only_what_depends_on_it(copy: Path, tiny_config: Path, capsys):
+def test_a_changed_field_needs_overwrite_and_redoes_only_what_depends_on_it(
+    copy: Path, tiny_config: Path, capsys
+):
     teacher = (copy / "teacher" / "done.json").stat().st_mtime_ns
     words = ["run", str(tiny_config), f"--workdir={copy}", "--distill.w_mse=0.5"]
     assert main(words) == 2
     assert "distill.w_mse is 1.0 there" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     err = capsys.readouterr().err
-    for verb, skipped in (("data", True), ("train", True), ("encode", True), ("distill", False), ("index", True), ("eval", False)):
+    for verb, skipped in (
+        ("data", True),
+        ("train", True),
+        ("encode", True),
+        ("distill", False),
+        ("index", True),
+        ("eval", False),
+    ):
         assert (f"{verb}: done already" in err) is skipped, verb
     assert (copy / "teacher" / "done.json").stat().st_mtime_ns == teacher
 
@@ -108,9 +135,18 @@ def test_from_python(finished: Path):
 
 def test_dry_run_writes_nothing(tiny_config: Path, tmp_path: Path, capsys):
     workdir = tmp_path / "none"
-    assert main(["run", str(tiny_config), f"--workdir={workdir}", "--dry-run", "--mesh.fsdp=2"]) == 0
+    assert (
+        main(["run", str(tiny_config), f"--workdir={workdir}", "--dry-run", "--mesh.fsdp=2"]) == 0
+    )
     err = capsys.readouterr().err
-    for part in ("data=4 × fsdp=2", "query/body/", "embed→fsdp", "8 queries × 16 documents", "up to 15 negatives", "student/"):
+    for part in (
+        "data=4 × fsdp=2",
+        "query/body/",
+        "embed→fsdp",
+        "8 queries × 16 documents",
+        "up to 15 negatives",
+        "student/",
+    ):
         assert part in err, part
     assert not workdir.exists()
 
@@ -139,7 +175,9 @@ def test_wrong_words(words: list[str], says: str, capsys):
 
 
 def test_unknown_field(tiny_config: Path, tmp_path: Path, capsys):
-    line = error_of(["train", str(tiny_config), f"--workdir={tmp_path / 'w'}", "--train.bach_size=3"], capsys)
+    line = error_of(
+        ["train", str(tiny_config), f"--workdir={tmp_path / 'w'}", "--train.bach_size=3"], capsys
+    )
     assert "did you mean --train.batch_size" in line
     assert not (tmp_path / "w").exists()
 
@@ -173,6 +211,8 @@ def test_nothing_half_written_stays_after_bad_data(tiny_config: Path, tmp_path: 
     with (data / "corpus.jsonl").open("a") as f:
         f.write('{"_id": "x", "text": \n')
     workdir = tmp_path / "w"
-    line = error_of(["run", str(tiny_config), f"--workdir={workdir}", f"--data.path={data}"], capsys)
+    line = error_of(
+        ["run", str(tiny_config), f"--workdir={workdir}", f"--data.path={data}"], capsys
+    )
     assert "corpus.jsonl:41" in line
     assert [p.name for p in workdir.iterdir()] == ["config.json"]

@@ -1,4 +1,6 @@
-"""One job, three shapes: 1 device, 8 fake devices, 2 processes of 4. The losses must be the same, and so must the rest."""
+"""One job, three shapes: 1 device, 8 fake devices, 2 processes of 4. The losses must be the same,
+and so must the rest.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,25 @@ LAUNCHER = REPOSITORY / "launch" / "local_processes.py"
 TOLERANCE = 1e-4
 
 
-def scalingnote(words: list[str], devices: int, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def scalingnote(
+    words: list[str], devices: int, processes: int = 1
+) -> subprocess.CompletedProcess[str]:
     """Runs the command in processes of its own with so many fake devices each."""
     command = [sys.executable, "-m", "scalingnote_jax.cli", *words]
     if processes > 1:
         command = [sys.executable, str(LAUNCHER), str(processes), "--", *command]
     flags = f"--xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def losses(workdir: Path, stage: str) -> np.ndarray:
     """The loss of each step."""
-    records = [json.loads(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()
+    ]
     return np.array([x for r in records for x in r["losses"]])
 
 
@@ -42,7 +50,9 @@ def runs(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         ("two-by-four", 4, 2, ["--mesh.fsdp=4"]),
     ):
         workdir = tmp_path_factory.mktemp(name)
-        result = scalingnote(["run", str(tiny_config), f"--workdir={workdir}", *mesh], devices, processes)
+        result = scalingnote(
+            ["run", str(tiny_config), f"--workdir={workdir}", *mesh], devices, processes
+        )
         assert result.returncode == 0, result.stderr[-3000:]
         done[name] = workdir
     return done
@@ -66,7 +76,9 @@ def test_vectors_and_metrics_do_not_depend_on_the_shape(runs: dict[str, Path], s
 
     assert len(vectors(runs["one"])) == 40
     np.testing.assert_allclose(vectors(runs[shape]), vectors(runs["one"]), atol=1e-3)
-    one, other = (json.loads((runs[n] / "eval" / "metrics.json").read_text()) for n in ("one", shape))
+    one, other = (
+        json.loads((runs[n] / "eval" / "metrics.json").read_text()) for n in ("one", shape)
+    )
     for a, b in zip(one["rows"], other["rows"], strict=True):
         assert a["metrics"] == pytest.approx(b["metrics"], abs=0.05), a["system"]
 

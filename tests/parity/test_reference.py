@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ import pytest
 from flax import nnx
 
 from scalingnote_jax.config import TowerConfig
-from scalingnote_jax.models.bodies import make_body
-from scalingnote_jax.models.params import blueprint
+from scalingnote_jax.models.bodies import body_blueprint
 from scalingnote_jax.models.tokenizer import load_tokenizer
 from scalingnote_jax.models.towers import TowerDef, normalise, tower_def
 
@@ -101,10 +99,13 @@ def test_smollm2_as_a_language_model(smollm2: tuple[TowerDef, dict[str, Any]]) -
     tower, params = smollm2
     wanted = reference("smollm2.npz")
     ids = wanted["ids"]
-    module = partial(make_body, tower.shape, rngs=nnx.Rngs(0), remat="none", dtype="float32")
-    body: Any = nnx.merge(blueprint(module)[0], params["body"])
-    tokens = ids.astype(np.int32)[None]
-    hidden = jax.jit(body.__call__)(tokens, np.ones(tokens.shape, bool))[0]
+    graphdef, _, _ = body_blueprint(tower.shape)
+
+    def forward(params: Any, tokens: Any) -> jax.Array:
+        body: Any = nnx.merge(graphdef, params)
+        return body(tokens, jnp.ones(tokens.shape, bool))
+
+    (hidden,) = jax.jit(forward)(params["body"], ids.astype(np.int32)[None])
     logits = hidden @ jnp.asarray(params["body"]["embedding"]["table"]).T
     np.testing.assert_allclose(logits[-1], wanted["logits_last"], atol=1e-4)
     log_p = jax.nn.log_softmax(logits[:-1])

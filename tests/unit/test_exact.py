@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scalingnote_jax.errors import UserError
-from scalingnote_jax.retrieval import exact
 from scalingnote_jax.config import MeshConfig
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.mesh import make_mesh
+from scalingnote_jax.retrieval import exact
 from scalingnote_jax.retrieval.exact import exact_search
 
 

@@ -1,4 +1,6 @@
-"""The losses against numbers that can be checked by eye, and against a loop over queries; the same on 1, 2 and 8 devices."""
+"""The losses against numbers that can be checked by eye, and against a loop over queries; the same
+on 1, 2 and 8 devices.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def unit(x):
 
 
 def batch(rng, queries=8, group=3, dim=16, documents=12, most_positives=3):
-    """A batch in which documents recur, some queries are the same, and some have several positives."""
+    """A batch with recurring documents, two equal queries, and queries of several positives."""
     doc_ids = rng.integers(0, documents, (queries, group))
     positive_ids = np.full((queries, most_positives), -1)
     positive_ids[:, 0] = doc_ids[:, 0]
@@ -62,7 +64,8 @@ def by_loops(b, scale, symmetric):
 
 
 def test_two_queries_by_hand():
-    # Orthogonal unit vectors, scale 1: positive score 1, the one negative scores 0, so the loss is log(1 + e^-1) twice.
+    # Orthogonal unit vectors, scale 1: positive score 1, the one negative scores 0, so the loss is
+    # log(1 + e^-1) twice.
     eye = np.eye(2, dtype=np.float32)
     loss, counts = contrastive_loss(
         eye,
@@ -130,7 +133,8 @@ def test_the_scale_is_capped():
 
 
 def test_distill_loss_by_hand():
-    # Perpendicular vectors of norms 3 and 4: cosine 0, squared distance 25 raw and 2 on the unit circle.
+    # Perpendicular vectors of norms 3 and 4: cosine 0, squared distance 25 raw and 2 on the unit
+    # circle.
     student, teacher = np.array([[3.0, 0.0]], np.float32), np.array([[0.0, 4.0]], np.float32)
     raw, sums = distill_loss(student, teacher, w_mse=1.0, w_cos=10.0, where="pre")
     assert raw == pytest.approx(25 + 10)

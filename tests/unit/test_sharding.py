@@ -18,7 +18,11 @@ MESH_SHAPE = {"data": 2, "fsdp": 2, "tensor": 2}
 @pytest.mark.parametrize(
     ("shape", "axes", "spec"),
     [
-        ((4, 64, 8, 16), ("layers", "embed", "heads", "head"), PartitionSpec(None, "fsdp", "tensor")),
+        (
+            (4, 64, 8, 16),
+            ("layers", "embed", "heads", "head"),
+            PartitionSpec(None, "fsdp", "tensor"),
+        ),
         ((512, 64), ("vocab", "embed"), PartitionSpec("tensor", "fsdp")),
         ((4, 64), ("layers", "norm"), PartitionSpec()),
         ((), (), PartitionSpec()),
@@ -30,7 +34,12 @@ def test_specs(shape, axes, spec):
 
 def test_an_axis_that_does_not_divide_is_an_error_with_the_fix():
     with pytest.raises(UserError) as e:
-        partition_spec("query/body/layers/k", (4, 64, 3, 16), ("layers", "embed", "kv_heads", "head"), MESH_SHAPE)
+        partition_spec(
+            "query/body/layers/k",
+            (4, 64, 3, 16),
+            ("layers", "embed", "kv_heads", "head"),
+            MESH_SHAPE,
+        )
     for part in ("query/body/layers/k", "kv_heads", "(4, 64, 3, 16)", "--mesh.tensor"):
         assert part in str(e.value)
 
@@ -41,14 +50,26 @@ def test_an_unknown_axis_is_an_error():
 
 
 def test_an_axis_split_one_way_never_fails():
-    assert partition_spec("w", (3, 5), ("heads", "embed"), {"data": 8, "fsdp": 1, "tensor": 1}) == PartitionSpec()
+    assert (
+        partition_spec("w", (3, 5), ("heads", "embed"), {"data": 8, "fsdp": 1, "tensor": 1})
+        == PartitionSpec()
+    )
 
 
 def test_mesh_sizes():
-    assert dict(make_mesh(MeshConfig(data=-1, tensor=2)).shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert dict(make_mesh(MeshConfig(data=-1, tensor=2)).shape) == {
+        "data": 4,
+        "fsdp": 1,
+        "tensor": 2,
+    }
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     assert batch_shards(mesh) == 8
-    for wrong in (MeshConfig(data=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(data=-1, tensor=3), MeshConfig(data=0)):
+    for wrong in (
+        MeshConfig(data=3),
+        MeshConfig(data=-1, fsdp=-1),
+        MeshConfig(data=-1, tensor=3),
+        MeshConfig(data=0),
+    ):
         with pytest.raises(UserError, match="--mesh"):
             make_mesh(wrong)
 

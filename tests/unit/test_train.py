@@ -44,10 +44,15 @@ def line_step(state: TrainState, batch, *, tx, poison_at: int = -1):
     return _update(state, loss_fn, tx)
 
 
-def make_stage(folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", **static) -> Stage:
+def make_stage(
+    folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", **static
+) -> Stage:
     mesh = mesh or make_mesh(MeshConfig())
     cfg = DistillConfig(optim=OptimConfig(learning_rate=0.05))
-    shapes = {k: jax.ShapeDtypeStruct(s, np.float32) for k, s in (("a/w", (4, 2)), ("a/b", (2,)), ("frozen", (3,)))}
+    shapes = {
+        k: jax.ShapeDtypeStruct(s, np.float32)
+        for k, s in (("a/w", (4, 2)), ("a/b", (2,)), ("frozen", (3,)))
+    }
     schedule = Schedule(STEPS, 3, 4, learning_rate(cfg.optim, STEPS))
     prepared = Prepared("test", shapes, AXES, ("^frozen$",), cfg, schedule, mesh)
     return Stage(
@@ -69,7 +74,9 @@ def fit_in(folder: Path, **kwargs) -> TrainState:
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path):
     whole = fit_in(tmp_path / "whole")
-    fit_in(tmp_path / "parts", total=7)  # stopped at step 7, and its log is longer than its last checkpoint
+    fit_in(
+        tmp_path / "parts", total=7
+    )  # stopped at step 7, and its log is longer than its last checkpoint
     parts = fit_in(tmp_path / "parts")
     for path, x in (whole.params | whole.frozen).items():
         np.testing.assert_array_equal((parts.params | parts.frozen)[path], x)
@@ -88,7 +95,9 @@ def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path: Path):
         stage = make_stage(tmp_path / "run", mesh)
         checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
         back = checkpoints.restore(4, stage.prepared.abstract, stage.prepared.shardings)
-        np.testing.assert_array_equal(np.asarray(back.params["a/w"]), np.asarray(state.params["a/w"]))
+        np.testing.assert_array_equal(
+            np.asarray(back.params["a/w"]), np.asarray(state.params["a/w"])
+        )
         assert back.params["a/w"].sharding.mesh.size == devices
         checkpoints.close()
 
@@ -116,7 +125,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path):
 
 def test_the_log_adds_up(tmp_path: Path):
     fit_in(tmp_path / "run")
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [r["step"] for r in records] == [3, 6, 9, 12]
     for r in records:
         assert r["loss"] == pytest.approx(np.mean(r["losses"]), rel=1e-6)
@@ -147,7 +158,9 @@ def test_freezing_by_path():
 def test_learning_rate_by_hand():
     rate = learning_rate(OptimConfig(learning_rate=1.0, warmup="20%", schedule="linear"), 10)
     # Two steps of warm-up from 1/3, the peak at step 2, then down to zero in 8 steps.
-    assert [float(rate(s)) for s in (0, 1, 2, 6, 10)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5, 0.0])
+    assert [float(rate(s)) for s in (0, 1, 2, 6, 10)] == pytest.approx(
+        [1 / 3, 2 / 3, 1.0, 0.5, 0.0]
+    )
 
 
 def test_decay_is_for_matrices():
