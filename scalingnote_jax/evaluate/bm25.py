@@ -7,6 +7,7 @@ of up to a few million documents.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from bm25s.tokenization import Tokenizer
 from scalingnote_jax.data.sources.base import Document, Query
 
 K1, B = 0.9, 0.4
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 # Kana, Han with extension A, hangul, compatibility ideographs, Han of the supplementary planes.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _PIECES = re.compile(f"[{_CJK}]+|[^\\W{_CJK}]{{2,}}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from flax import nnx
 from jax import Array
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import BertShape
@@ -86,16 +87,17 @@ class Bert(nnx.Module):
         self.embedding = BertEmbedding(shape, rngs=rngs)
         self.layers = BertLayers(shape, rngs=rngs, dtype=dtype)
 
-    def __call__(self, tokens: Array, mask: Array) -> Array:
+    def __call__(self, tokens: Array, mask: Array, rows: Sharding | None = None) -> Array:
         """Hidden states of the last layer.
 
         Args:
             tokens: [B, L] int32 with L at most `max_positions`.
             mask: [B, L] bool, True for a real token.
+            rows: as for `apply_layers`.
 
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
         """
         x = self.embedding(tokens)
         bias = ops.mask_bias(mask, causal=False)
-        return apply_layers(self.layers, x, bias, remat=self.remat)
+        return apply_layers(self.layers, x, bias, remat=self.remat, rows=rows)

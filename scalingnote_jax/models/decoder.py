@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from flax import nnx
 from jax import Array
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import DecoderShape
@@ -71,12 +72,13 @@ class Decoder(nnx.Module):
         self.layers = DecoderLayers(shape, rngs=rngs, dtype=dtype)
         self.final_norm = param(rngs.params(), (shape.hidden_size,), ("norm",), ones)
 
-    def __call__(self, tokens: Array, mask: Array) -> Array:
+    def __call__(self, tokens: Array, mask: Array, rows: Sharding | None = None) -> Array:
         """Hidden states after the final norm.
 
         Args:
             tokens: [B, L] int32, padded on the right.
             mask: [B, L] bool, True for a real token.
+            rows: as for `apply_layers`.
 
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
@@ -85,5 +87,5 @@ class Decoder(nnx.Module):
         x = self.embedding(tokens)
         bias = ops.mask_bias(mask, causal=True)
         cos, sin = ops.rotation(tokens.shape[1], shape.head_dim, shape.rope_theta)
-        x = apply_layers(self.layers, x, bias, cos, sin, remat=self.remat)
+        x = apply_layers(self.layers, x, bias, cos, sin, remat=self.remat, rows=rows)
         return ops.rms_norm(x, self.final_norm[...], shape.norm_eps)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import Array
+from jax.sharding import Sharding
 
 # A stack this small is written out in full: without the loop's copies of what the backward pass
 # needs, a step on a CPU takes a tenth less time. A larger one would take several times as long to
@@ -26,7 +27,9 @@ REMAT = {
 }
 
 
-def apply_layers(layers: nnx.Module, x: Array, *context: Any, remat: str) -> Array:
+def apply_layers(
+    layers: nnx.Module, x: Array, *context: Any, remat: str, rows: Sharding | None
+) -> Array:
     """`x` through all layers.
 
     Args:
@@ -34,15 +37,21 @@ def apply_layers(layers: nnx.Module, x: Array, *context: Any, remat: str) -> Arr
         x: [B, L, E].
         context: what every layer sees (masks, rotations).
         remat: a key of `REMAT`: what the backward pass recomputes.
+        rows: where the rows of x lie between layers; None leaves it to the compiler. Left to it, it
+            follows weights that are split over E, and moves activations instead of weights.
     """
+
+    def hold(x: Array) -> Array:
+        return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
+
     graphdef, state = nnx.split(layers)
     weights = nnx.to_pure_dict(state)
 
     def body(x: Array, weights_of_layer: Any) -> tuple[Array, None]:
         layer: Any = nnx.merge(graphdef, weights_of_layer)
-        return layer(x, *context), None
+        return hold(layer(x, *context)), None
 
     if remat != "none":  # inside a scan there is nothing that CSE could undo
         body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
     count = jax.tree.leaves(weights)[0].shape[0]
-    return jax.lax.scan(body, x, weights, unroll=count <= _UNROLL_UP_TO)[0]
+    return jax.lax.scan(body, hold(x), weights, unroll=count <= _UNROLL_UP_TO)[0]

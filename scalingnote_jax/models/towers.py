@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 from jax import Array
+from jax.sharding import Sharding
 
 from scalingnote_jax.config import TowerConfig
 from scalingnote_jax.errors import bad_input
@@ -50,17 +51,20 @@ class Tower(nnx.Module):
             size = (shape.hidden_size, cfg.projection)
             self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
 
-    def __call__(self, tokens: Array, mask: Array) -> Array:
+    def __call__(self, tokens: Array, mask: Array, rows: Sharding | None = None) -> Array:
         """Vectors before the L2 norm.
 
         Args:
             tokens: [B, L] int32, padded on the right.
             mask: [B, L] bool, True for a real token.
+            rows: on a mesh, where the rows of the batch lie (B a multiple of its shards). Hidden
+                states are held there, which is what makes weights split over "fsdp" travel to the
+                rows, and not the larger hidden states to the weights.
 
         Returns:
             [B, D] float32.
         """
-        pooled = pool(self.body(tokens, mask), mask, self.pooling)  # [B, E]
+        pooled = pool(self.body(tokens, mask, rows), mask, self.pooling)  # [B, E]
         return pooled @ self.projection[...] if self.projects else pooled
 
 
@@ -108,13 +112,18 @@ class TowerDef:
         weights |= {path: np.asarray(value) for path, value in jax.jit(rest)().items()}
         return traverse_util.unflatten_dict({path: weights[path] for path in paths}, sep="/")
 
-    def apply(self, params: Tree, tokens: Array, mask: Array) -> Array:
+    def apply(
+        self, params: Tree, tokens: Array, mask: Array, rows: Sharding | None = None
+    ) -> Array:
         """Vectors before the L2 norm; pure.
 
         Args:
             params: as `init` makes them.
             tokens: [B, L] int32, padded on the right.
             mask: [B, L] bool, True for a real token.
+            rows: on a mesh, where the rows of the batch lie (B a multiple of its shards). Hidden
+                states are held there, which is what makes weights split over "fsdp" travel to the
+                rows, and not the larger hidden states to the weights.
 
         Returns:
             [B, D] float32.
@@ -124,7 +133,7 @@ class TowerDef:
         if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
             raise ValueError(f"parameters of another tower: {sorted(given ^ wanted)} differ")
         tower: Any = nnx.merge(graphdef, params)
-        return tower(tokens, mask)
+        return tower(tokens, mask, rows)
 
     def num_params(self, non_embedding: bool = False) -> int:
         """Number of weights; without the embedding tables and their norm, if `non_embedding`."""
