@@ -54,7 +54,7 @@ class Bar:
         self.done += amount
         if self._rich is not None and self._task is not None:
             self._rich.update(self._task, advance=amount)
-        elif time.monotonic() - self._last_line >= LINE_EVERY_SECS:
+        elif not self._note and time.monotonic() - self._last_line >= LINE_EVERY_SECS:
             self._line()
 
     def note(self, text: str) -> None:

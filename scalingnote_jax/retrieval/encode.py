@@ -126,9 +126,8 @@ class Encoder:
 
     def _launch(self, table: TokenTable, rows: np.ndarray, size: int) -> jax.Array:
         length = bucket_of(int(table.lengths[rows].max()), self.text.buckets)
-        padded = np.concatenate(
-            [rows, np.full(size - len(rows), rows[0])]
-        )  # a last, short batch keeps the shape
+        # A last, short batch keeps the shape.
+        padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
         mine = np.array_split(padded, jax.process_count())[jax.process_index()]
         tokens, mask = table.take(mine, length)
         batch = mesh_lib.put_batch({"tokens": tokens, "mask": mask}, self.mesh)

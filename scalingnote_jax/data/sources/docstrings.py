@@ -25,9 +25,8 @@ _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`>]*>)?`")  # :func:`~packag
 _SENTENCE_END = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)(?<!\bcf)[.!?]\s+(?=[A-Z`'\"(\[])"
 )
-_SIGNATURE = re.compile(
-    r"[\w.]+\(.*\)(\s*->.*)?|[\w*]+\s*\(.*\)\s*:.*"
-)  # `f(x) -> y`, `x (int): …`
+# `f(x) -> y`, `x (int): …`
+_SIGNATURE = re.compile(r"[\w.]+\(.*\)(\s*->.*)?|[\w*]+\s*\(.*\)\s*:.*")
 _RULE = re.compile(r"[^\w\s]{3,}")  # a line of ===== under a heading
 _HEADING = re.compile(
     "args|arguments|attributes|examples?|notes?|parameters|returns|usage", re.IGNORECASE

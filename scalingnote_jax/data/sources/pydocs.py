@@ -27,9 +27,8 @@ from scalingnote_jax.fingerprint import content_hash
 from scalingnote_jax.progress import progress, say
 
 _RULES = 1  # raise it when the rules here or in docstrings.py change: it is part of the fingerprint
-_LEFT_OUT = frozenset(
-    {"test", "tests", "testing", "_vendor"}
-)  # vendored packages are copies of others
+# Vendored packages are copies of others.
+_LEFT_OUT = frozenset({"test", "tests", "testing", "_vendor"})
 _TEST_FILE = re.compile(r"(test_.*|.*_test|conftest)\.py")
 
 
@@ -119,9 +118,8 @@ class PydocsSource:
                     continue
                 for pair in found:
                     if _fits(pair, self._cfg.max_text_bytes):
-                        pairs.setdefault(
-                            pair.name, pair
-                        )  # a second definition: a setter, an `else`
+                        # The first definition counts: a second one is a setter or an `else`.
+                        pairs.setdefault(pair.name, pair)
                     else:
                         bad_pairs += 1
         say(
