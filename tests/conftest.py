@@ -18,8 +18,8 @@ COMPILED = Path(tempfile.gettempdir()) / "scalingnote_jax-tests-compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-import jax
-import pytest
+import jax  # noqa: E402  (after its environment)
+import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 

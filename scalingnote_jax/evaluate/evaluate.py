@@ -27,7 +27,8 @@ from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.evaluate.metrics import evaluate_run, parse_metric, write_trec
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encode import Encoder, document_vectors, load_encoder, unit_rows
+from scalingnote_jax.retrieval.encode import document_vectors
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import VectorStore, partial_folder, put_in_place

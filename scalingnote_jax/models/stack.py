@@ -19,11 +19,9 @@ from jax.sharding import Sharding
 # compile, for less gain.
 _UNROLL_UP_TO = 2
 
-_POLICIES = jax.checkpoint_policies
-REMAT = {
-    "none": _POLICIES.everything_saveable,
-    "dots": _POLICIES.dots_with_no_batch_dims_saveable,  # keep the large products, redo the rest
-    "full": _POLICIES.nothing_saveable,
+_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # redo all but large products
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -36,7 +34,7 @@ def apply_layers(
         layers: a module whose weights are stacked and whose call `(x, *context) -> x` is one layer.
         x: [B, L, E].
         context: what every layer sees (masks, rotations).
-        remat: a key of `REMAT`: what the backward pass recomputes.
+        remat: what the backward pass recomputes: "none", "dots" or "full".
         rows: where the rows of x lie between layers; None leaves it to the compiler. Left to it, it
             follows weights that are split over E, and moves activations instead of weights.
     """
@@ -51,7 +49,7 @@ def apply_layers(
         layer: Any = nnx.merge(graphdef, weights_of_layer)
         return hold(layer(x, *context)), None
 
-    if remat != "none":  # inside a scan there is nothing that CSE could undo
-        body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
-    count = jax.tree.leaves(weights)[0].shape[0]
-    return jax.lax.scan(body, hold(x), weights, unroll=count <= _UNROLL_UP_TO)[0]
+    unroll = jax.tree.leaves(weights)[0].shape[0] <= _UNROLL_UP_TO
+    if remat != "none":  # in a loop there is nothing that CSE could undo, and its barriers cost
+        body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=unroll)
+    return jax.lax.scan(body, hold(x), weights, unroll=unroll)[0]

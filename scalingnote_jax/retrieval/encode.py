@@ -1,219 +1,28 @@
-"""Texts → vectors by a tower of a finished run, on whatever mesh there is.
+"""Vectors of many texts, made once and kept: again only if what they were made from has changed.
 
-A tower leaves training with its tokenisation contract (prompt, special tokens, length, pooling,
-tokenizer): it is checked here against the config, because vectors made under another contract look
-right and retrieve nothing.
+The towers that make them are loaded by `encoder.py`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.config import Config, TowerConfig
+from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.tokens import TokenTable, bucket_of, render, tokenize
-from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.tokenizer import TextTokenizer, load_tokenizer
-from scalingnote_jax.models.towers import TowerDef, tower_def
-from scalingnote_jax.progress import Bar, progress
+from scalingnote_jax.data.tokens import TokenTable
+from scalingnote_jax.progress import progress
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, tower_config, unit_rows
 from scalingnote_jax.retrieval.store import MANIFEST, StoreWriter, VectorStore
-from scalingnote_jax.sharding import place, shardings_of
-from scalingnote_jax.train.checkpoint import Checkpoints
-from scalingnote_jax.train.state import Flat, flatten, nest
+from scalingnote_jax.tokenisation import token_table
 from scalingnote_jax.workdir import Workdir, output_of
-
-IN_FLIGHT = 2
-
-
-def tower_tokenizer(cfg: TowerConfig) -> TextTokenizer:
-    """A tower's tokenizer: its own, or the one that came with its weights."""
-    return load_tokenizer(cfg.tokenizer or cfg.weights)
-
-
-def token_table(
-    texts: Iterable[tuple[str, str]],
-    cfg: TowerConfig,
-    tokenizer: TextTokenizer,
-    workdir: Workdir,
-    key: str,
-) -> TokenTable:
-    """Tokens of (title, text) pairs for one side of a tower; made once by the first process, then
-    read from the workdir.
-    """
-    if mesh_lib.first_process():
-        table = tokenize(texts, cfg.text, tokenizer, workdir.tokens, key)
-    mesh_lib.barrier(f"tokens {key}")
-    return (
-        table
-        if mesh_lib.first_process()
-        else tokenize(texts, cfg.text, tokenizer, workdir.tokens, key)
-    )
-
-
-def contract(cfg: TowerConfig, tokenizer: TextTokenizer, dim: int) -> dict[str, Any]:
-    """What a text went through on its way to a vector: saved with the weights, enforced when
-    encoding.
-    """
-    return {
-        "prompt": cfg.text.prompt,
-        "max_tokens": cfg.text.max_tokens,
-        "pooling": cfg.pooling,
-        "tokenizer": tokenizer.fingerprint,
-        "dim": dim,
-    }
-
-
-class Encoder:
-    """A tower with its weights on the mesh, and its tokenizer."""
-
-    def __init__(
-        self,
-        tower: TowerDef,
-        params: dict[str, Any],
-        tokenizer: TextTokenizer,
-        mesh: Mesh,
-        batch_size: int,
-    ):
-        self.tower, self.params, self.tokenizer, self.mesh = tower, params, tokenizer, mesh
-        self.text = tower.cfg.text
-        shards = mesh_lib.batch_shards(mesh)
-        self.batch_size = -(-batch_size // shards) * shards
-        self._apply = jax.jit(tower.apply, out_shardings=mesh_lib.replicated(mesh))
-
-    @property
-    def contract(self) -> dict[str, Any]:
-        """The tokenisation contract of the vectors that this encoder makes."""
-        return contract(self.tower.cfg, self.tokenizer, self.tower.dim)
-
-    def encode(self, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
-        """[n, D] float32, before the L2 norm, of texts or (title, text) pairs."""
-        pairs = [("", t) if isinstance(t, str) else t for t in texts]
-        ids = self.tokenizer.encode([render(self.text, *p) for p in pairs], self.text.max_tokens)
-        return self.encode_table(TokenTable.from_lists(ids))
-
-    def encode_table(
-        self, table: TokenTable, rows: np.ndarray | None = None, bar: Bar | None = None
-    ) -> np.ndarray:
-        """[n, D] float32, before the L2 norm, of texts that are tokens already (`rows` of the
-        table, or all).
-
-        Rows are sorted by length, so that a batch is padded to the shortest bucket that holds it.
-        Every process gets all vectors.
-        """
-        rows = np.arange(len(table)) if rows is None else rows
-        out = np.empty((len(rows), self.tower.dim), np.float32)
-        order = np.argsort(-table.lengths[rows], kind="stable")
-        size = min(self.batch_size, self._round_up(len(rows)))
-        running: deque[tuple[np.ndarray, jax.Array]] = deque()
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            running.append((places, self._launch(table, rows[places], size)))
-            if len(running) > IN_FLIGHT:
-                _collect(out, running, bar)
-        while running:
-            _collect(out, running, bar)
-        return out
-
-    def _launch(self, table: TokenTable, rows: np.ndarray, size: int) -> jax.Array:
-        length = bucket_of(int(table.lengths[rows].max()), self.text.buckets)
-        # A last, short batch keeps the shape.
-        padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-        mine = np.array_split(padded, jax.process_count())[jax.process_index()]
-        tokens, mask = table.take(mine, length)
-        batch = mesh_lib.put_batch({"tokens": tokens, "mask": mask}, self.mesh)
-        return self._apply(self.params, batch["tokens"], batch["mask"])
-
-    def _round_up(self, rows: int) -> int:
-        """The next power of two of batch shards: one query must not pay for a full batch, nor each
-        count compile anew.
-        """
-        size = mesh_lib.batch_shards(self.mesh)
-        while size < rows:
-            size *= 2
-        return size
-
-
-def _collect(
-    out: np.ndarray, running: deque[tuple[np.ndarray, jax.Array]], bar: Bar | None
-) -> None:
-    places, raw = running.popleft()
-    out[places] = np.asarray(raw)[: len(places)]
-    if bar is not None:
-        bar.advance(len(places))
-
-
-def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, str]:
-    """The config of a tower ("teacher", "student", "untrained") for a side, and its path prefix in
-    a checkpoint.
-    """
-    if tower == "student":
-        if side != "query":
-            raise bad_input(
-                "--side",
-                repr(side),
-                "'query': the student has no document tower",
-                "encode with the teacher",
-            )
-        return config.distill.student, "student"
-    cfg = config.teacher.query if side == "query" else config.teacher.doc
-    return cfg, "shared" if config.teacher.share else side
-
-
-def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: Mesh) -> Encoder:
-    """The encoder of a tower of a finished run; "untrained" is the teacher as it was before stage
-    1.
-
-    Raises:
-        UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
-            not the config's.
-    """
-    cfg, prefix = tower_config(config, tower, side)
-    definition, tokenizer = tower_def(cfg), tower_tokenizer(cfg)
-    shapes, axes = definition.abstract()
-    shardings = shardings_of(flatten(shapes), flatten(axes), mesh)
-    if tower == "untrained":
-        params = place(flatten(definition.pretrained_params(config.seed)), shardings)
-    else:
-        folder = workdir.student if tower == "student" else workdir.teacher
-        wanted = contract(cfg, tokenizer, definition.dim)
-        params = _restore(folder, prefix, side, flatten(shapes), shardings, wanted)
-    return Encoder(definition, nest(params), tokenizer, mesh, config.encode.batch_size)
-
-
-def _restore(
-    folder: Path, prefix: str, side: str, shapes: Flat, shardings: Flat, wanted: dict[str, Any]
-) -> Flat:
-    verb = "distill" if folder.name == "student" else "train"
-    output_of(folder, verb)  # an unfinished run has checkpoints too, but they are not the tower
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        step = checkpoints.latest_step()
-        assert step is not None, "a finished run has a checkpoint"
-        saved = checkpoints.meta(step)["contracts"][side]
-        for key, value in wanted.items():
-            if saved[key] != value:
-                raise bad_input(
-                    str(folder),
-                    f"its {side} tower was trained with {key} = {saved[key]!r}",
-                    f"{value!r} as the config says",
-                    "use the config of this checkpoint",
-                )
-        like = {f"{prefix}/{path}": x for path, x in shapes.items()}
-        spread = {f"{prefix}/{path}": x for path, x in shardings.items()}
-        restored = checkpoints.restore_params(step, like, spread)
-        return {path.removeprefix(f"{prefix}/"): x for path, x in restored.items()}
-    finally:
-        checkpoints.close()
 
 
 def stored_vectors(
@@ -257,11 +66,6 @@ def stored_vectors(
             writer.close()
     mesh_lib.barrier(f"vectors {name}")
     return VectorStore.open(folder)
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """[n, D] → unit vectors, on the host; a zero vector stays zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def document_vectors(

@@ -17,7 +17,7 @@ from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.mesh import make_mesh
-from scalingnote_jax.retrieval.encode import Encoder, load_encoder, unit_rows
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.workdir import Workdir

@@ -100,14 +100,15 @@ class Prepared:
 
     def jit(self, step: Callable[..., tuple[TrainState, Any]], **static: Any) -> Step:
         """The step, compiled per batch shape; its state is donated."""
+        rows = mesh_lib.batch_sharding(self.mesh)
 
         def bound(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Any]:
-            return step(state, batch, tx=self.tx, **static)
+            return step(state, batch, tx=self.tx, rows=rows, **static)
 
         whole = mesh_lib.replicated(self.mesh)
         return jax.jit(
             bound,
             donate_argnums=0,
-            in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh)),
+            in_shardings=(self.shardings, rows),
             out_shardings=(self.shardings, whole),
         )

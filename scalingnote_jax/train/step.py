@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Sharding
 
 from scalingnote_jax.config import DistillConfig, TrainConfig
 from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
@@ -38,6 +39,7 @@ def contrastive_step(
     doc_tower: TowerDef,
     cfg: TrainConfig,
     tx: optax.GradientTransformation,
+    rows: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step of stage 1.
 
@@ -47,31 +49,29 @@ def contrastive_step(
         batch: query_tokens, query_mask [B, Lq]; doc_tokens, doc_mask [B, G, Ld]; query_ids [B];
             doc_ids [B, G]; positive_ids [B, P].
         query_tower, doc_tower, cfg, tx: static.
+        rows: on a mesh, where the rows of a batch lie.
     """
 
     def loss_fn(trained: Flat) -> tuple[jax.Array, Metrics]:
         params = nest(trained | state.frozen)
-        rows, group, length = batch["doc_tokens"].shape
-        query_emb = normalise(
-            query_tower.apply(
-                side_params(params, "query"), batch["query_tokens"], batch["query_mask"]
-            )
+        size, group, length = batch["doc_tokens"].shape
+        query_raw = query_tower.apply(
+            side_params(params, "query"), batch["query_tokens"], batch["query_mask"], rows
         )
-        flat_docs = (
-            x.reshape(rows * group, length) for x in (batch["doc_tokens"], batch["doc_mask"])
-        )
-        doc_emb = normalise(doc_tower.apply(side_params(params, "doc"), *flat_docs))
+        doc_tokens = batch["doc_tokens"].reshape(size * group, length)
+        doc_mask = batch["doc_mask"].reshape(size * group, length)
+        doc_raw = doc_tower.apply(side_params(params, "doc"), doc_tokens, doc_mask, rows)
         scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
         total, counts = contrastive_loss(
-            query_emb,
-            doc_emb.reshape(rows, group, -1),
+            normalise(query_raw),
+            normalise(doc_raw).reshape(size, group, -1),
             query_ids=batch["query_ids"],
             doc_ids=batch["doc_ids"],
             positive_ids=batch["positive_ids"],
             scale=scale,
             symmetric=cfg.symmetric,
         )
-        count = jnp.float32(rows)
+        count = jnp.float32(size)
         metrics = {
             "loss": (total, count),
             "accuracy": (counts["correct"], count),
@@ -90,6 +90,7 @@ def distill_step(
     tower: TowerDef,
     cfg: DistillConfig,
     tx: optax.GradientTransformation,
+    rows: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step of stage 2.
 
@@ -97,11 +98,12 @@ def distill_step(
         state: parameters "student/…".
         batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D] from the cache.
         tower, cfg, tx: static.
+        rows: on a mesh, where the rows of a batch lie.
     """
 
     def loss_fn(trained: Flat) -> tuple[jax.Array, Metrics]:
         params = nest(trained | state.frozen)
-        student_raw = tower.apply(params["student"], batch["tokens"], batch["mask"])
+        student_raw = tower.apply(params["student"], batch["tokens"], batch["mask"], rows)
         total, sums = distill_loss(
             student_raw, batch["teacher_raw"], w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise
         )

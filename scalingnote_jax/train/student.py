@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,15 +23,10 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.encode import (
-    contract,
-    load_encoder,
-    stored_vectors,
-    token_table,
-    tower_tokenizer,
-    weights_hash,
-)
+from scalingnote_jax.retrieval.encode import stored_vectors, weights_hash
+from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
 from scalingnote_jax.train.state import TrainState, flatten
@@ -153,7 +147,7 @@ def build(
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
     prepared = Prepared("distill.student", shapes, axes, cfg.student.freeze, cfg, schedule, mesh)
-    terms: dict[str, Any] = contract(cfg.student, tower_tokenizer(cfg.student), tower.dim)
+    terms = contract(tower, tower_tokenizer(cfg.student))
     return Stage(
         name="distill",
         folder=workdir.student,

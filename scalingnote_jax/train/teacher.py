@@ -14,7 +14,7 @@ from scalingnote_jax.data.pipeline import PairSampler
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.encode import contract, token_table, tower_tokenizer
+from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
 from scalingnote_jax.train.state import Flat, TrainState, flatten
@@ -113,10 +113,8 @@ def build(
     freeze = towers.freeze(config.train.learn_temperature)
     prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
     contracts = {
-        "query": contract(
-            config.teacher.query, tower_tokenizer(config.teacher.query), towers.query.dim
-        ),
-        "doc": contract(config.teacher.doc, tower_tokenizer(config.teacher.doc), towers.doc.dim),
+        side: contract(tower, tower_tokenizer(tower.cfg))
+        for side, tower in (("query", towers.query), ("doc", towers.doc))
     }
     return Stage(
         name="train",

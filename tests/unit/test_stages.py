@@ -1,4 +1,4 @@
-"""Both stages as they are built from a config: what is compiled, what is in the state, which texts are learned."""
+"""Both stages as a config builds them: what is compiled, what is in the state, which texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scalingnote_jax.data.pipeline import iterate
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.mesh import make_mesh, put_batch
-from scalingnote_jax.retrieval.encode import tower_tokenizer
+from scalingnote_jax.tokenisation import tower_tokenizer
 from scalingnote_jax.train import student, teacher
 from scalingnote_jax.train.step import contrastive_step
 from scalingnote_jax.workdir import Workdir

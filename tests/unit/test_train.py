@@ -32,7 +32,7 @@ class LineSampler:
         return {"x": x, "y": x @ np.ones((4, 2), np.float32), "mask": np.ones((8, 4), bool)}
 
 
-def line_step(state: TrainState, batch, *, tx, poison_at: int = -1):
+def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
     """Least squares; with `poison_at`, the loss is NaN at that step."""
 
     def loss_fn(trained):
