@@ -16,7 +16,7 @@ STEP_HELP = {
     "run": "all steps in order, skipping those whose inputs have not changed",
     "data": "corpus, queries and judgements → TFDS dataset",
     "train": "stage 1: both LLM towers, contrastive",
-    "encode": "document vectors by the teacher's document tower",
+    "encode": "vectors of a side by a tower; by default the documents by the teacher",
     "distill": "stage 2: the small query tower",
     "index": "ScaNN index over the document vectors",
     "eval": "recall, nDCG, MRR, latency; report.html",
@@ -99,6 +99,9 @@ def _step(verb: str, words: list[str]) -> None:
         action="store_true",
         help="print mesh, shardings, bytes and negatives; write nothing",
     )
+    if verb == "encode":
+        parser.add_argument("--tower", default="teacher", help="teacher, student or untrained")
+        parser.add_argument("--side", default="doc", help="doc or query")
     parser.epilog = "Any field of the config is overridden as --section.field=value."
     args, overrides = parser.parse_known_args(words)
     from scalingnote_jax.configfile import claim_workdir, load_config
@@ -123,6 +126,10 @@ def _step(verb: str, words: list[str]) -> None:
     run = Run(config, workdir, mesh)
     if verb == "run":
         run_all(run, args.overwrite)
+    elif verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
+        from scalingnote_jax.retrieval.encode import side_vectors
+
+        side_vectors(config, run.collection, workdir, args.tower, args.side, mesh)
     else:
         run_step(run, verb, args.overwrite)
     if verb in ("run", "eval") and mesh_lib.first_process():

@@ -30,7 +30,7 @@ from scalingnote_jax.data.sources import open_source
 from scalingnote_jax.evaluate.evaluate import evaluate
 from scalingnote_jax.fingerprint import file_hash, tree_hash
 from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.encode import document_vectors
+from scalingnote_jax.retrieval.encode import side_vectors
 from scalingnote_jax.retrieval.scann_index import build_index
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.train.student import distill
@@ -100,7 +100,7 @@ def _encode_inputs(run: Run) -> str:
 
 
 def _make_vectors(run: Run, inputs: str) -> None:
-    document_vectors(run.config, run.collection, run.workdir, "teacher", run.mesh)
+    side_vectors(run.config, run.collection, run.workdir, "teacher", "doc", run.mesh)
 
 
 def _distill_inputs(run: Run) -> str:

@@ -27,7 +27,7 @@ from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.evaluate.metrics import evaluate_run, parse_metric, write_trec
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encode import document_vectors
+from scalingnote_jax.retrieval.encode import side_vectors
 from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.retrieval.scann_index import ScannIndex
@@ -94,7 +94,7 @@ def _dense(
     """
     encoder = load_encoder(config, workdir, system, "query", mesh)
     document_tower = "untrained" if system == "untrained" else "teacher"
-    store = document_vectors(config, collection, workdir, document_tower, mesh)
+    store = side_vectors(config, collection, workdir, document_tower, "doc", mesh)
     with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
         vectors = unit_rows(encoder.encode([q.text for q in queries]))
         scores, found = exact_search(vectors, store.vectors(), depth, mesh=mesh)

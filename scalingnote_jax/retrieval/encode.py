@@ -68,20 +68,27 @@ def stored_vectors(
     return VectorStore.open(folder)
 
 
-def document_vectors(
-    config: Config, collection: Collection, workdir: Workdir, tower: str, mesh: Mesh
+def side_vectors(
+    config: Config, collection: Collection, workdir: Workdir, tower: str, side: str, mesh: Mesh
 ) -> VectorStore:
-    """Unit vectors of all documents by a tower: computed once, then read."""
-    cfg, _ = tower_config(config, tower, "doc")
-    encoder = load_encoder(config, workdir, tower, "doc", mesh)
-    documents = ((d.title, d.text) for d in collection.documents)
-    key = f"{collection.fingerprint}-documents"
+    """Unit vectors of all documents ("doc") or queries ("query") by a tower ("teacher", "student",
+    "untrained"): computed once, then read.
+    """
+    cfg, _ = tower_config(config, tower, side)
+    encoder = load_encoder(config, workdir, tower, side, mesh)
+    if side == "doc":
+        name, ids = "documents", collection.doc_ids
+        texts = ((d.title, d.text) for d in collection.documents)
+    else:
+        name, ids = "queries", collection.query_ids
+        texts = (("", q.text) for q in collection.queries)
+    key = f"{collection.fingerprint}-{name}"
     return stored_vectors(
         encoder,
-        workdir.embeddings(tower, "doc"),
-        f"documents ({tower})",
-        collection.doc_ids,
-        lambda: token_table(documents, cfg, encoder.tokenizer, workdir, key),
+        workdir.embeddings(tower, side),
+        f"{name} ({tower})",
+        ids,
+        lambda: token_table(texts, cfg, encoder.tokenizer, workdir, key),
         {"checkpoint": weights_hash(config, workdir, tower), "corpus": collection.fingerprint},
         unit=True,
         shard_rows=config.encode.shard_rows,

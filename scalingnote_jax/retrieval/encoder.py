@@ -30,6 +30,14 @@ from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.workdir import Workdir, output_of
 
 IN_FLIGHT = 2
+# The student has no document tower: documents stay the teacher's.
+TOWERS = [
+    ("teacher", "doc"),
+    ("teacher", "query"),
+    ("student", "query"),
+    ("untrained", "doc"),
+    ("untrained", "query"),
+]
 
 
 class Encoder:
@@ -117,14 +125,10 @@ def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, st
     """The config of a tower ("teacher", "student", "untrained") for a side, and its path prefix in
     a checkpoint.
     """
+    if (tower, side) not in TOWERS:
+        known = ", ".join(" ".join(pair) for pair in TOWERS)
+        raise bad_input("encode", f"tower {tower!r}, side {side!r}", f"one of {known}", "name one")
     if tower == "student":
-        if side != "query":
-            raise bad_input(
-                "--side",
-                repr(side),
-                "'query': the student has no document tower",
-                "encode with the teacher",
-            )
         return config.distill.student, "student"
     cfg = config.teacher.query if side == "query" else config.teacher.doc
     return cfg, "shared" if config.teacher.share else side

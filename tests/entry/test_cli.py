@@ -13,6 +13,7 @@ import pytest
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
+from scalingnote_jax.retrieval.store import VectorStore
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,15 @@ def test_search_answers(finished: Path, capsys):
     out = capsys.readouterr().out
     assert out.count(" 1. ") == 2
     assert len(out.splitlines()) == 8
+
+
+def test_encode_of_another_side(copy: Path, tiny_config: Path, capsys):
+    words = ["encode", str(tiny_config), f"--workdir={copy}", "--tower=student"]
+    assert main([*words, "--side=query"]) == 0
+    store = VectorStore.open(copy / "embeddings" / "student-query")
+    assert len(store) == 60
+    np.testing.assert_allclose(np.linalg.norm(store.vectors(), axis=1), 1.0, atol=1e-5)
+    assert "student query" in error_of([*words, "--side=doc"], capsys)
 
 
 def test_from_python(finished: Path):
