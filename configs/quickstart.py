@@ -43,8 +43,8 @@ def get_config() -> Config:
             student=replace(query, num_layers=1),
             # A few thousand queries are too few to learn a map from: sentences of documents join.
             queries=("train", "sentences"),
-            duration="2 epochs",
-            batch_size=64,
+            duration="3 epochs",
+            batch_size=32,
             optim=OptimConfig(learning_rate=1e-3),
         ),
     )
