@@ -3,6 +3,7 @@ meaning.
 
 Command:   bash launch/quickstart.sh
 Hardware:  2 CPU cores, 6 GiB of memory; Linux x86-64
+Expect:    about 8.5 minutes, install included; teacher Recall@10 0.44 from 0.14, student 0.40
 """
 
 from scalingnote_jax.config import (

@@ -14,5 +14,5 @@ fi
 make_environment index,pretrained
 scalingnote run configs/quickstart.py --workdir="$workdir" "$@"
 echo
-echo "\$ scalingnote search $workdir \"find the shortest path between two nodes\" -k 5"
-scalingnote search "$workdir" "find the shortest path between two nodes" -k 5
+echo "\$ scalingnote search $workdir \"compute the median of an array\" -k 5"
+scalingnote search "$workdir" "compute the median of an array" -k 5
