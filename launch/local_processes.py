@@ -31,9 +31,7 @@ def free_port() -> int:
 
 
 def start(count: int, command: list[str], logs: Path) -> list[subprocess.Popen[bytes]]:
-    """Starts the processes; the first one's output goes to the terminal as well as the others' to
-    their logs.
-    """
+    """Starts the processes, each with a log of its own; the first one's is printed at the end."""
     coordinator = f"127.0.0.1:{free_port()}"
     processes = []
     for i in range(count):
