@@ -14,13 +14,14 @@ import importlib.util
 import io
 import json
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
 
 CONFIG_FILE = "config.json"
@@ -128,15 +129,11 @@ def from_json(values: dict[str, Any]) -> Config:
 
 
 def _build(cls: Any, values: dict[str, Any]) -> Any:
-    import typing
-
     hints = typing.get_type_hints(cls)
     return cls(**{name: _coerce(hints[name], value) for name, value in values.items()})
 
 
 def _coerce(hint: Any, value: Any) -> Any:
-    import typing
-
     if isinstance(value, dict):
         options = [t for t in (typing.get_args(hint) or (hint,)) if dataclasses.is_dataclass(t)]
         # A union of shapes is told apart by its field names.
@@ -191,16 +188,3 @@ def read_workdir_config(workdir: Path) -> Config:
 def section_hash(*sections: Any) -> str:
     """Content hash of config sections: part of what a step was made from."""
     return content_hash([to_json(s) if dataclasses.is_dataclass(s) else s for s in sections])
-
-
-__all__ = [
-    "UserError",
-    "apply_overrides",
-    "claim_workdir",
-    "field_values",
-    "from_json",
-    "load_config",
-    "read_workdir_config",
-    "section_hash",
-    "to_json",
-]
