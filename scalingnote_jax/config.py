@@ -159,6 +159,7 @@ class DistillConfig:
 class MeshConfig:
     """Devices per mesh axis; one of them may be -1, the rest."""
 
+    slice: int = 1  # slices of a multi-slice job, joined by the data-centre network
     data: int = -1
     fsdp: int = 1
     tensor: int = 1

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.table import Table
 
+from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import console
@@ -78,7 +79,7 @@ def _print_loss(config: Config, mesh: Mesh) -> None:
     cfg = config.train
     documents = cfg.batch_size * (1 + cfg.negatives_per_query)
     scores = cfg.batch_size * documents + (cfg.batch_size**2 if cfg.symmetric else 0)
-    per_device = scores * np.dtype(np.float32).itemsize / (mesh.shape["data"] * mesh.shape["fsdp"])
+    per_device = scores * np.dtype(np.float32).itemsize / mesh_lib.batch_shards(mesh)
     console.print(
         f"train: {cfg.batch_size} queries × {documents} documents a step, "
         f"up to {documents - 1} negatives per query, {per_device / MIB:.2f} MiB of scores a device"

@@ -1,25 +1,31 @@
 """The devices: joining a multi-process job, and the one mesh. No other file asks JAX for devices.
 
-Axes: `data` splits the batch; `fsdp` splits the batch and the weights; `tensor` splits heads,
-feed-forward and vocabulary. They are auto axes (the compiler places collectives), not the explicit
-ones that `jax.make_mesh` makes by default.
+Axes, slowest network first: `slice` splits the batch over the slices of a multi-slice job, which
+only the data-centre network (DCN) joins; inside a slice `data` splits the batch; `fsdp` splits the
+batch and the weights; `tensor` splits heads, feed-forward and vocabulary. They are auto axes (the
+compiler places collectives), not the explicit ones that `jax.make_mesh` makes by default.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax import progress
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.errors import bad_input
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+AXES = ("slice", "data", "fsdp", "tensor")
+BATCH_AXES = ("slice", "data", "fsdp")
+BATCH = PartitionSpec(BATCH_AXES)
 
 # Set by launch/local_processes.py for each process of a local job.
 COORDINATOR = "SCALINGNOTE_COORDINATOR"
@@ -58,34 +64,69 @@ def start() -> None:
         progress.quiet()
 
 
-def make_mesh(cfg: MeshConfig, devices: np.ndarray | None = None) -> Mesh:
-    """The mesh over all devices of the job, `data` outermost.
+def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over all devices of the job, or over `devices`.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or `slice` is not the number
+            of slices that they form.
     """
-    devices = np.asarray(jax.devices() if devices is None else devices).reshape(-1)
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = mesh_sizes(cfg, len(devices))
+    slices = len({getattr(d, "slice_index", None) or 0 for d in devices})
+    if slices > 1 and sizes["slice"] != slices:
+        raise bad_input(
+            "--mesh.slice",
+            f"{sizes['slice']} for devices in {slices} slices",
+            "the number of slices: every other axis must stay inside one",
+            f"set --mesh.slice={slices}",
+        )
+    return Mesh(_in_network_order(devices, tuple(sizes.values()), slices), AXES)
+
+
+def mesh_sizes(cfg: MeshConfig, count: int) -> dict[str, int]:
+    """Axis → size over `count` devices, in the order of `AXES`.
+
+    Raises:
+        UserError: the sizes do not multiply to `count`.
+    """
     sizes = {axis: getattr(cfg, axis) for axis in AXES}
     free = [axis for axis, size in sizes.items() if size == -1]
-    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
+    fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
         raise bad_input(
             "--mesh", str(sizes), "sizes ≥ 1, at most one of them -1", "set the other axes"
         )
     if free:
-        sizes[free[0]] = devices.size // fixed
-    if int(np.prod(list(sizes.values()))) != devices.size:
+        sizes[free[0]] = count // fixed
+    if math.prod(sizes.values()) != count:
         raise bad_input(
             "--mesh",
-            f"{' × '.join(f'{a}={s}' for a, s in sizes.items())} on {devices.size} devices",
-            f"a product of {devices.size}",
+            f"{' × '.join(f'{a}={s}' for a, s in sizes.items())} on {count} devices",
+            f"a product of {count}",
             "set --mesh.data=-1 for the rest, and fsdp and tensor to divisors of the device count",
         )
-    return Mesh(devices.reshape([sizes[axis] for axis in AXES]), AXES)
+    return sizes
+
+
+def _in_network_order(devices: list[Any], shape: tuple[int, ...], slices: int) -> np.ndarray:
+    """Devices [slice, data, fsdp, tensor] so that neighbours on an axis are neighbours in the
+    network: JAX knows the torus of each chip.
+    """
+    cores = {getattr(d, "core_on_chip", 0) for d in devices}
+    if devices[0].platform != "tpu" or len(cores) > 1:  # JAX has no order for two cores of a chip
+        devices = sorted(devices, key=lambda d: getattr(d, "slice_index", None) or 0)
+        return np.asarray(devices).reshape(shape)
+    inside, across = (1, *shape[1:]), (slices, *(1 for _ in shape[1:]))
+    if slices > 1:
+        return mesh_utils.create_hybrid_device_mesh(
+            inside, across, devices, allow_split_physical_axes=True
+        )
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over `data` and `fsdp`; all other dimensions whole."""
+    """Rows of a batch over all axes but `tensor`; all other dimensions whole."""
     return NamedSharding(mesh, BATCH)
 
 
@@ -96,7 +137,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts the mesh splits a batch: a batch size must be a multiple of it."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -41,7 +41,7 @@ class Model:
     def __init__(self, config: Config, workdir: Workdir):
         self.config, self.workdir = config, workdir
         # One device: a server answers single queries, which no mesh could split.
-        self._mesh = make_mesh(MeshConfig(), np.asarray(jax.local_devices()[:1]))
+        self._mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
 
     @cached_property
     def _query_encoder(self) -> Encoder:

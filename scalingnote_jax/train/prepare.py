@@ -39,7 +39,7 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
     if batch_size < 1 or batch_size % shards:
         raise bad_input(
             f"--{field}",
-            f"{batch_size} rows over {shards} devices of the data and fsdp axes",
+            f"{batch_size} rows over {shards} devices of the slice, data and fsdp axes",
             f"a multiple of {shards}",
             f"set it to {max(1, -(-batch_size // shards)) * shards}",
         )

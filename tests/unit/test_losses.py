@@ -116,7 +116,7 @@ def test_value_and_gradient_do_not_depend_on_the_device_count(devices):
         return loss / 16
 
     def value_and_grad(count):
-        mesh = mesh_lib.make_mesh(MeshConfig(), np.asarray(jax.devices()[:count]))
+        mesh = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:count])
         put = {k: jax.device_put(v, mesh_lib.batch_sharding(mesh)) for k, v in b.items()}
         vectors = {k: put.pop(k) for k in names}
         return jax.jit(jax.value_and_grad(mean_loss))(vectors, put)

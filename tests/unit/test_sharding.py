@@ -58,6 +58,7 @@ def test_an_axis_split_one_way_never_fails():
 
 def test_mesh_sizes():
     assert dict(make_mesh(MeshConfig(data=-1, tensor=2)).shape) == {
+        "slice": 1,
         "data": 4,
         "fsdp": 1,
         "tensor": 2,
