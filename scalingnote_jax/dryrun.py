@@ -13,7 +13,7 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import console
 from scalingnote_jax.sharding import bytes_per_device, total_bytes_per_device
-from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
+from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.state import Flat, flatten
 from scalingnote_jax.train.teacher import Towers
 
@@ -32,8 +32,8 @@ def dry_run(config: Config, verb: str, mesh: Mesh, folder: str) -> None:
         _print_parameters("train", config, *towers.abstract(), freeze, mesh)
         _print_loss(config, mesh)
     if verb in ("distill", "run"):
-        student = config.distill.student
-        shapes, axes = (flatten({"student": tree}) for tree in tower_def(student).abstract())
+        student = tower_def(config.distill.student)
+        shapes, axes = (flatten({"student": tree}) for tree in student.abstract())
         _print_parameters("distill", config, shapes, axes, student.freeze, mesh)
     console.print(f"{verb}: would write to {folder}; nothing was written", markup=False)
 
@@ -47,7 +47,7 @@ def _print_parameters(
     mesh: Mesh,
 ) -> None:
     cfg = config.train if stage == "train" else config.distill
-    check_batch_size(f"{stage}.batch_size", cfg.batch_size, mesh)
+    check_batch(stage, cfg, mesh)
     field = "teacher" if stage == "train" else "distill.student"
     # One example per epoch: the schedule's length changes nothing of what is shown.
     prepared = Prepared(field, shapes, axes, freeze, cfg, make_schedule(stage, cfg, 1), mesh)

@@ -16,11 +16,14 @@ import numpy as np
 
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
+from scalingnote_jax.data.packing import fill, pack
 from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.data.tokens import TokenTable, bucket_of
 
 _THREADS = 2
 _PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
+
+_ROW_STEPS = 8  # a batch of packed documents has one of about so many numbers of rows
 
 Batch = dict[str, np.ndarray]
 
@@ -66,8 +69,13 @@ class PairSampler:
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
+        pack_rows_by: int = 0,
     ):
         """
+        Args:
+            pack_rows_by: packs documents into rows of the last bucket's length, as many rows in
+                each process as this divides; 0 pads each document instead.
+
         Raises:
             UserError: fewer examples than one batch, a batch that the processes cannot share, or
                 too few documents to draw negatives from.
@@ -84,7 +92,9 @@ class PairSampler:
         check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
         self.steps_per_epoch = self.num_examples // batch_size
         self._relevance.check_negatives(negatives_per_query)
-        self._slice = _slice_of(batch_size, process_index, process_count)
+        self._process = process_index
+        self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
+        self._pack_rows_by = pack_rows_by
         self._plans = EpochPlans(self._plan)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,26 +106,50 @@ class PairSampler:
         """This process's b rows of the batch.
 
         Returns:
-            query_tokens int32, query_mask bool [b, Lq]; doc_tokens int32, doc_mask bool
-            [b, G, Ld]; query_ids int32 [b] and doc_ids int32 [b, G], numbers of groups of equal
-            texts; positive_ids int32 [b, P], the document groups of all that is known to be
-            relevant, padded with -1. Document 0 of G is relevant.
+            query_tokens int32, query_mask bool [b, Lq]; query_ids int32 [b] and doc_ids int32
+            [b, G], numbers of groups of equal texts; positive_ids int32 [b, P], the document groups
+            of all that is known to be relevant, padded with -1. Document 0 of G is relevant.
+            And doc_tokens int32, doc_mask bool [b, G, Ld]; or of packed documents doc_tokens,
+            doc_segments int32 [r, Ld] and doc_slots int32 [b, G]: document (i, g) of the batch is
+            the text of number doc_slots % S + 1 in row doc_slots // S of all processes' rows.
         """
         examples, docs = self._chosen(step)
         queries = self._relevance.query_rows[examples]
         query_length = _bucket(self._query_tokens, queries, self._query_buckets)
-        doc_length = _bucket(self._doc_tokens, docs, self._doc_buckets)
-        examples, queries, docs = (x[self._slice] for x in (examples, queries, docs))
+        documents = self._packed(docs) if self._pack_rows_by else self._padded(docs)
+        own = self._slices[self._process]
+        examples, queries, docs = examples[own], queries[own], docs[own]
         query_tokens, query_mask = self._query_tokens.take(queries, query_length)
-        doc_tokens, doc_mask = self._doc_tokens.take(docs, doc_length)
         return {
             "query_tokens": query_tokens,
             "query_mask": query_mask,
-            "doc_tokens": doc_tokens,
-            "doc_mask": doc_mask,
+            **documents,
             "query_ids": self._query_groups[queries],
             "doc_ids": self._doc_groups[docs],
             "positive_ids": self._relevance.known_groups(examples),
+        }
+
+    def _padded(self, docs: np.ndarray) -> Batch:
+        length = _bucket(self._doc_tokens, docs, self._doc_buckets)
+        tokens, mask = self._doc_tokens.take(docs[self._slices[self._process]], length)
+        return {"doc_tokens": tokens, "doc_mask": mask}
+
+    def _packed(self, docs: np.ndarray) -> Batch:
+        length = self._doc_buckets[-1]
+        per_row = length // self._doc_buckets[0]
+        lengths = self._doc_tokens.lengths
+        packings = [pack(lengths[docs[s].ravel()], length, per_row) for s in self._slices]
+        own = docs[self._slices[self._process]]
+        # All processes have as many rows; in coarse steps, as each number is compiled.
+        by = self._pack_rows_by * max(1, own.size // (_ROW_STEPS * self._pack_rows_by))
+        num_rows = -(-max(p.num_rows for p in packings) // by) * by
+        packing = packings[self._process]
+        tokens, segments = fill(self._doc_tokens, own.ravel(), packing, num_rows, length)
+        slots = (self._process * num_rows + packing.rows) * per_row + packing.numbers - 1
+        return {
+            "doc_tokens": tokens,
+            "doc_segments": segments,
+            "doc_slots": slots.astype(np.int32).reshape(own.shape),
         }
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,10 +161,12 @@ class PairSampler:
     def _plan(self, epoch: int) -> _PairPlan:
         docs = self._relevance.draw(self._seed, epoch, self._negatives)
         queries = self._relevance.query_rows
-        # By document first, which costs most, and by query where documents need the same.
-        doc_sizes = np.searchsorted(self._doc_buckets, self._doc_tokens.lengths[docs].max(axis=1))
-        query_sizes = np.searchsorted(self._query_buckets, self._query_tokens.lengths[queries])
-        sizes = doc_sizes * (len(self._query_buckets) + 1) + query_sizes
+        sizes = np.searchsorted(self._query_buckets, self._query_tokens.lengths[queries])
+        if not self._pack_rows_by:  # packing is best among documents of all lengths
+            # By document first, which costs most, and by query where documents need the same.
+            longest = self._doc_tokens.lengths[docs].max(axis=1)
+            doc_sizes = np.searchsorted(self._doc_buckets, longest)
+            sizes = doc_sizes * (len(self._query_buckets) + 1) + sizes
         order = epoch_order(sizes, self._batch_size, self._window, self._seed, epoch)
         return _PairPlan(order, docs)
 

@@ -9,6 +9,7 @@ Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V voca
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.sharding import Sharding
@@ -16,47 +17,48 @@ from jax.typing import DTypeLike
 
 from scalingnote_jax.config import BertShape
 from scalingnote_jax.models import ops
-from scalingnote_jax.models.params import embedding_normal, fan_in_normal, ones, param, zeros
+from scalingnote_jax.models.lora import AdaptableLayers
+from scalingnote_jax.models.params import embedding_normal, linear_param, ones, param, zeros
 from scalingnote_jax.models.stack import apply_layers
 
 
-class BertLayers(nnx.Module):
+class BertLayers(AdaptableLayers):
     """The weights of all layers, stacked; a call applies one layer (see `stack`)."""
 
     def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
-        self.eps, self.dtype = shape.norm_eps, dtype
+        super().__init__(dtype)
+        self.eps = shape.norm_eps
         n, e, f = shape.num_layers, shape.hidden_size, shape.intermediate_size
         h, k = shape.num_heads, e // shape.num_heads
-        key, wide, over = rngs.params, fan_in_normal(e), "layers"
+        key, over = rngs.params, "layers"
         heads = ("heads", "head")
-        self.q = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.q = linear_param(key(), (n, e, h, k), (over, "embed", *heads))
         self.q_bias = param(key(), (n, h, k), (over, *heads), zeros)
-        self.k = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.k = linear_param(key(), (n, e, h, k), (over, "embed", *heads))
         self.k_bias = param(key(), (n, h, k), (over, *heads), zeros)
-        self.v = param(key(), (n, e, h, k), (over, "embed", *heads), wide)
+        self.v = linear_param(key(), (n, e, h, k), (over, "embed", *heads))
         self.v_bias = param(key(), (n, h, k), (over, *heads), zeros)
-        self.o = param(key(), (n, h, k, e), (over, *heads, "embed"), wide)
+        self.o = linear_param(key(), (n, h, k, e), (over, *heads, "embed"), inputs=2)
         self.o_bias = param(key(), (n, e), (over, "norm"), zeros)
         self.attention_norm = param(key(), (n, e), (over, "norm"), ones)
         self.attention_norm_bias = param(key(), (n, e), (over, "norm"), zeros)
-        self.up = param(key(), (n, e, f), (over, "embed", "mlp"), wide)
+        self.up = linear_param(key(), (n, e, f), (over, "embed", "mlp"))
         self.up_bias = param(key(), (n, f), (over, "mlp"), zeros)
-        self.down = param(key(), (n, f, e), (over, "mlp", "embed"), fan_in_normal(f))
+        self.down = linear_param(key(), (n, f, e), (over, "mlp", "embed"))
         self.down_bias = param(key(), (n, e), (over, "norm"), zeros)
         self.mlp_norm = param(key(), (n, e), (over, "norm"), ones)
         self.mlp_norm_bias = param(key(), (n, e), (over, "norm"), zeros)
 
     def __call__(self, x: Array, bias: Array) -> Array:
         """[B, L, E] → [B, L, E]; `bias` as `ops.mask_bias` makes it."""
-        dtype = self.dtype
-        q = ops.linear(x, self.q[...], dtype) + self.q_bias[...]  # [B, L, H, K]
-        k = ops.linear(x, self.k[...], dtype) + self.k_bias[...]
-        v = ops.linear(x, self.v[...], dtype) + self.v_bias[...]
-        attended = ops.attention(q, k, v, bias, dtype)
-        x = x + ops.linear(attended, self.o[...], dtype, inputs=2) + self.o_bias[...]
+        q = self.linear("q", x) + self.q_bias[...]  # [B, L, H, K]
+        k = self.linear("k", x) + self.k_bias[...]
+        v = self.linear("v", x) + self.v_bias[...]
+        attended = ops.attention(q, k, v, bias, self.dtype)
+        x = x + self.linear("o", attended) + self.o_bias[...]
         x = ops.layer_norm(x, self.attention_norm[...], self.attention_norm_bias[...], self.eps)
-        h = ops.gelu(ops.linear(x, self.up[...], dtype) + self.up_bias[...])
-        x = x + ops.linear(h, self.down[...], dtype) + self.down_bias[...]
+        h = ops.gelu(self.linear("up", x) + self.up_bias[...])
+        x = x + self.linear("down", h) + self.down_bias[...]
         return ops.layer_norm(x, self.mlp_norm[...], self.mlp_norm_bias[...], self.eps)
 
 
@@ -72,10 +74,16 @@ class BertEmbedding(nnx.Module):
         self.norm = param(key(), (e,), ("norm",), ones)
         self.norm_bias = param(key(), (e,), ("norm",), zeros)
 
-    def __call__(self, tokens: Array) -> Array:
+    def __call__(self, tokens: Array, segments: Array, rows: Sharding | None) -> Array:
         """[B, L] int32 → [B, L, E]."""
-        x = ops.look_up(self.table[...], tokens)
-        x = x + self.positions[: tokens.shape[1]] + self.types[0]
+        x = ops.look_up(self.table[...], tokens, rows).astype(jnp.float32)
+        if segments.dtype == bool:
+            positions = self.positions[: tokens.shape[1]]
+        else:
+            positions = jnp.take(
+                self.positions[...], ops.positions_of(segments), axis=0, mode="clip"
+            )
+        x = x + positions + self.types[0]
         return ops.layer_norm(x, self.norm[...], self.norm_bias[...], self.eps)
 
 
@@ -87,17 +95,17 @@ class Bert(nnx.Module):
         self.embedding = BertEmbedding(shape, rngs=rngs)
         self.layers = BertLayers(shape, rngs=rngs, dtype=dtype)
 
-    def __call__(self, tokens: Array, mask: Array, rows: Sharding | None = None) -> Array:
+    def __call__(self, tokens: Array, segments: Array, rows: Sharding | None = None) -> Array:
         """Hidden states of the last layer.
 
         Args:
-            tokens: [B, L] int32 with L at most `max_positions`.
-            mask: [B, L] bool, True for a real token.
+            tokens: [B, L] int32; no text longer than `max_positions`.
+            segments: [B, L] bool, True for a real token; or int32 for packed rows (see `pool`).
             rows: as for `apply_layers`.
 
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
         """
-        x = self.embedding(tokens)
-        bias = ops.mask_bias(mask, causal=False)
+        x = self.embedding(tokens, segments, rows)
+        bias = ops.mask_bias(segments, causal=False)
         return apply_layers(self.layers, x, bias, remat=self.remat, rows=rows)

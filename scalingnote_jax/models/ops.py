@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 # Added to the score of a key that must not be seen. Finite, so that a row with nothing to see gives
@@ -16,12 +17,32 @@ from jax.typing import DTypeLike
 _UNSEEN = -1e9
 
 
-def look_up(table: Array, tokens: Array) -> Array:
+def look_up(table: Array, tokens: Array, rows: Sharding | None = None) -> Array:
     """Rows of `table` [V, E] for `tokens` [B, L] → [B, L, E].
 
     An id outside of the table gives NaN, which stops a run; clipped, it would be a wrong vector.
+
+    Args:
+        rows: on a mesh, where the rows of the batch lie. A table split over E is then not gathered:
+            each device looks up its part of E for the tokens of all devices that share the table,
+            and hands the rows over. XLA, left to itself, copies the whole result to every device.
     """
-    return jnp.take(table, tokens, axis=0, mode="fill")
+    if not isinstance(rows, NamedSharding) or rows.mesh.shape["fsdp"] == 1:
+        return jnp.take(table, tokens, axis=0, mode="fill")
+
+    def exchange(table: Array, tokens: Array) -> Array:
+        everyone = jax.lax.all_gather(tokens, "fsdp", axis=0, tiled=True)
+        everyone -= jax.lax.axis_index("tensor") * table.shape[0]  # the table is split over V too
+        here = (everyone >= 0) & (everyone < table.shape[0])
+        x = jnp.where(here[..., None], jnp.take(table, everyone, axis=0, mode="clip"), 0.0)
+        found = jax.lax.psum(here.astype(jnp.int32), "tensor") > 0
+        x = jnp.where(found[..., None], jax.lax.psum(x, "tensor"), jnp.nan)
+        return jax.lax.all_to_all(x, "fsdp", split_axis=0, concat_axis=2, tiled=True)
+
+    split = PartitionSpec("tensor", "fsdp")
+    return jax.shard_map(
+        exchange, mesh=rows.mesh, in_specs=(split, rows.spec), out_specs=rows.spec
+    )(table, tokens)
 
 
 def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
@@ -82,24 +103,47 @@ def rotation(length: int, head_dim: int, theta: float) -> tuple[Array, Array]:
     return jnp.asarray(cos, jnp.float32), jnp.asarray(sin, jnp.float32)
 
 
+def rotation_at(positions: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
+    """`rotation` for the positions [B, L] of packed rows: [B, L, 1, K] each."""
+    tables = rotation(positions.shape[1], head_dim, theta)
+    return tables[0][positions], tables[1][positions]
+
+
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
     """`x` [B, L, H, K] turned by `rotation`: (a, b) → (a·cos - b·sin, b·cos + a·sin)."""
     return x * cos + jnp.roll(x, x.shape[-1] // 2, axis=-1) * sin
 
 
-def mask_bias(mask: Array, *, causal: bool) -> Array:
-    """What is added to attention scores [B, H, L, L] so that padding, and the future, are not seen.
+def positions_of(segments: Array) -> Array:
+    """Position of each token in its own text, [B, L] int32, in packed rows.
 
     Args:
-        mask: [B, L] bool, True for a real token.
+        segments: [B, L] int32, the number of the text in its row, from 1; 0 for padding.
+    """
+    index = jnp.arange(segments.shape[1], dtype=jnp.int32)
+    first = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return index - jax.lax.cummax(jnp.where(first, index, 0), axis=1)
+
+
+def mask_bias(segments: Array, *, causal: bool) -> Array:
+    """What is added to attention scores [B, H, L, L] so that padding, other texts of a packed row,
+    and the future, are not seen.
+
+    Args:
+        segments: [B, L]; bool, True for a real token; or int32, as for `positions_of`.
         causal: also hide later tokens.
 
     Returns:
-        [B, 1, L, L] if causal, otherwise [B, 1, 1, L]; float32.
+        [B, 1, 1, L] for a mask that is not causal, otherwise [B, 1, L, L]; float32.
     """
-    seen = mask[:, None, None, :]
+    if segments.dtype == bool:
+        seen = segments[:, None, None, :]
+    else:
+        seen = (segments[:, None, :, None] == segments[:, None, None, :]) & (segments > 0)[
+            :, None, None, :
+        ]
     if causal:
-        seen = seen & jnp.tril(jnp.ones((mask.shape[1], mask.shape[1]), bool))
+        seen = seen & jnp.tril(jnp.ones((segments.shape[1], segments.shape[1]), bool))
     return jnp.where(seen, 0.0, _UNSEEN)
 
 

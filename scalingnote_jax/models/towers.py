@@ -18,10 +18,11 @@ from flax import nnx, traverse_util
 from jax import Array
 from jax.sharding import Sharding
 
-from scalingnote_jax.config import TowerConfig
+from scalingnote_jax.config import LoraConfig, TowerConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape, make_body
-from scalingnote_jax.models.checks import check_choices, check_shape, check_text
+from scalingnote_jax.models.checks import check_choices, check_lora, check_shape, check_text
+from scalingnote_jax.models.lora import FOLDER, adapt, merge, store_in
 from scalingnote_jax.models.params import Tree, blueprint, orthogonal, param, values_of
 from scalingnote_jax.models.pooling import pool
 from scalingnote_jax.models.pretrained import first_layers, load_pretrained, shape_of
@@ -42,29 +43,24 @@ class Tower(nnx.Module):
     """Tokens to one vector per row."""
 
     def __init__(self, cfg: TowerConfig, shape: Shape, *, rngs: nnx.Rngs):
-        """`rngs` has the streams "params" and "projection"; the second is apart, so that the
-        projection does not change with what the body draws."""
+        """`rngs` has the streams "params", "projection" and "lora": what one part draws changes
+        nothing in the others."""
         self.pooling = cfg.pooling
         self.body = make_body(shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype)
+        if cfg.lora.rank:
+            store_in(self.body, cfg.lora.base_dtype)
+            adapt(self.body.layers, cfg.lora, rngs)
         self.projects = bool(cfg.projection)
         if self.projects:
             size = (shape.hidden_size, cfg.projection)
             self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
 
-    def __call__(self, tokens: Array, mask: Array, rows: Sharding | None = None) -> Array:
-        """Vectors before the L2 norm.
-
-        Args:
-            tokens: [B, L] int32, padded on the right.
-            mask: [B, L] bool, True for a real token.
-            rows: on a mesh, where the rows of the batch lie (B a multiple of its shards). Hidden
-                states are held there, which is what makes weights split over "fsdp" travel to the
-                rows, and not the larger hidden states to the weights.
-
-        Returns:
-            [B, D] float32.
-        """
-        pooled = pool(self.body(tokens, mask, rows), mask, self.pooling)  # [B, E]
+    def __call__(
+        self, tokens: Array, segments: Array, rows: Sharding | None = None, texts_per_row: int = 0
+    ) -> Array:
+        """As `TowerDef.apply`."""
+        hidden = self.body(tokens, segments, rows)
+        pooled = pool(hidden, segments, self.pooling, texts_per_row)  # [B, E] or [B, S, E]
         return pooled @ self.projection[...] if self.projects else pooled
 
 
@@ -85,6 +81,13 @@ class TowerDef:
         """D, the length of the tower's vectors."""
         return self.cfg.projection or self.shape.hidden_size
 
+    @property
+    def freeze(self) -> tuple[str, ...]:
+        """Regular expressions for the paths of what is not trained: what the config says, and of a
+        tower with adapters all else in its body.
+        """
+        return self.cfg.freeze + ((f"body/(?!.*{FOLDER}/)",) if self.cfg.lora.rank else ())
+
     def init(self, seed: int | Array) -> Tree:
         """Random parameters, a nested dict of arrays; may be jitted."""
         return values_of(_make(self, seed))
@@ -101,7 +104,8 @@ class TowerDef:
         """
         weights: dict[str, np.ndarray] = {}
         if self.cfg.weights != "random":
-            body = load_pretrained(self.cfg.weights, self.cfg.num_layers).weights
+            dtype = self.cfg.lora.base_dtype if self.cfg.lora.rank else "float32"
+            body = load_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
             weights = {f"body/{path}": value for path, value in body.items()}
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
 
@@ -113,27 +117,45 @@ class TowerDef:
         return traverse_util.unflatten_dict({path: weights[path] for path in paths}, sep="/")
 
     def apply(
-        self, params: Tree, tokens: Array, mask: Array, rows: Sharding | None = None
+        self,
+        params: Tree,
+        tokens: Array,
+        segments: Array,
+        rows: Sharding | None = None,
+        texts_per_row: int = 0,
     ) -> Array:
         """Vectors before the L2 norm; pure.
 
         Args:
             params: as `init` makes them.
             tokens: [B, L] int32, padded on the right.
-            mask: [B, L] bool, True for a real token.
+            segments: [B, L]. Bool, True for a real token, where each row is one text. Int32 for
+                packed rows: the number of the text in its row, from 1, and 0 for padding; no text
+                sees another, and positions start anew.
             rows: on a mesh, where the rows of the batch lie (B a multiple of its shards). Hidden
                 states are held there, which is what makes weights split over "fsdp" travel to the
                 rows, and not the larger hidden states to the weights.
+            texts_per_row: S, the most texts in a packed row; 0 where each row is one text.
 
         Returns:
-            [B, D] float32.
+            [B, D] float32, or [B, S, D] of packed rows (without meaning where there is no text).
         """
         graphdef, shapes, _ = _blueprint(self)
         given, wanted = (traverse_util.flatten_dict(t, sep="/").keys() for t in (params, shapes))
         if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
             raise ValueError(f"parameters of another tower: {sorted(given ^ wanted)} differ")
         tower: Any = nnx.merge(graphdef, params)
-        return tower(tokens, mask, rows)
+        return tower(tokens, segments, rows, texts_per_row)
+
+    def merged(self, params: Tree) -> tuple[TowerDef, Tree]:
+        """The same tower without adapters: what they add is in its weights, in float32."""
+        if not self.cfg.lora.rank:
+            return self, params
+        body = params["body"]
+        body = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), body)
+        body = {**body, "layers": merge(body["layers"], self.cfg.lora)}
+        plain = replace(self.cfg, lora=LoraConfig())
+        return replace(self, cfg=plain), {**params, "body": body}
 
     def num_params(self, non_embedding: bool = False) -> int:
         """Number of weights; without the embedding tables and their norm, if `non_embedding`."""
@@ -142,9 +164,12 @@ class TowerDef:
         return sum(n for path, n in sizes.items() if not (non_embedding and "embedding" in path))
 
 
+_STREAMS = ("params", "projection", "lora")
+
+
 def _make(tower: TowerDef, seed: int | Array) -> Tower:
     key = jax.random.key(seed)
-    streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(("params", "projection"))}
+    streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(_STREAMS)}
     return Tower(tower.cfg, tower.shape, rngs=nnx.Rngs(**streams))
 
 
@@ -154,7 +179,8 @@ def _blueprint(tower: TowerDef) -> tuple[nnx.GraphDef, Tree, Tree]:
 
 
 def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
-    """The definition of the tower that `cfg` asks for; reads the header of its weights.
+    """The definition of the tower that `cfg` asks for; reads the header of its weights, unless the
+    config has their shape.
 
     Args:
         cfg: the config.
@@ -164,21 +190,18 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
         UserError: settings that cannot work together, or weights that cannot be read.
     """
     check_choices(cfg, where)
-    if cfg.weights == "random":
-        if cfg.shape is None:
-            raise bad_input(
-                f"--{where}.shape",
-                "none, with weights='random'",
-                "a DecoderShape or a BertShape",
-                "set it in the config file",
-            )
+    if cfg.shape is not None:
         shape = first_layers(cfg.shape, cfg.num_layers, f"--{where}.num_layers")
-    else:
+    elif cfg.weights != "random":
         shape = shape_of(cfg.weights, cfg.num_layers)
-        if cfg.shape is not None and replace(cfg.shape, num_layers=shape.num_layers) != shape:
-            raise bad_input(
-                f"--{where}.shape", str(cfg.shape), f"{shape}, as in {cfg.weights}", "leave it out"
-            )
+    else:
+        raise bad_input(
+            f"--{where}.shape",
+            "none, with weights='random'",
+            "a DecoderShape or a BertShape",
+            "set it in the config file",
+        )
     check_shape(shape, where)
     check_text(cfg, shape, where)
+    check_lora(cfg, shape, where)
     return TowerDef(cfg, shape)

@@ -133,8 +133,8 @@ class MetricsLog:
         bar.advance(1)
         self.window.append(metrics)
         for name, x in batch.items():
-            if name.endswith("mask"):
-                self.real_tokens += int(x.sum())
+            if name.endswith(("mask", "segments")):
+                self.real_tokens += int(np.count_nonzero(x))
                 self.all_tokens += x.size
         self.examples += len(next(iter(batch.values()))) * jax.process_count()
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:

@@ -41,7 +41,12 @@ def make_optimizer(cfg: OptimConfig, total_steps: int) -> optax.GradientTransfor
 
     return optax.chain(
         optax.clip_by_global_norm(cfg.clip_norm),
-        optax.adamw(learning_rate(cfg, total_steps), weight_decay=cfg.weight_decay, mask=decays),
+        optax.adamw(
+            learning_rate(cfg, total_steps),
+            weight_decay=cfg.weight_decay,
+            mask=decays,
+            mu_dtype=cfg.moment_dtype,
+        ),
     )
 
 

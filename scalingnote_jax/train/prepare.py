@@ -33,15 +33,27 @@ class Schedule:
     learning_rate: optax.Schedule
 
 
-def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
-    """Refuses a batch that the mesh cannot split evenly."""
-    shards = mesh_lib.batch_shards(mesh)
-    if batch_size < 1 or batch_size % shards:
+def check_batch(field: str, cfg: TrainConfig | DistillConfig, mesh: Mesh) -> None:
+    """Refuses a batch that the mesh, and the parts it is worked on in, cannot split evenly."""
+    shards, chunks = mesh_lib.batch_shards(mesh), getattr(cfg, "encode_chunks", 1)
+    for name, parts in (("accumulate", cfg.accumulate), ("encode_chunks", chunks)):
+        if parts < 1:
+            raise bad_input(f"--{field}.{name}", str(parts), "at least 1", "1 turns it off")
+    if cfg.accumulate > 1 and getattr(cfg, "pack_documents", False):
         raise bad_input(
-            f"--{field}",
-            f"{batch_size} rows over {shards} devices of the slice, data and fsdp axes",
-            f"a multiple of {shards}",
-            f"set it to {max(1, -(-batch_size // shards)) * shards}",
+            f"--{field}.accumulate",
+            f"{cfg.accumulate} with packed documents",
+            "1: a row holds documents of queries of any part",
+            f"use --{field}.encode_chunks, which changes no gradient",
+        )
+    multiple = shards * chunks * cfg.accumulate
+    if cfg.batch_size < 1 or cfg.batch_size % multiple:
+        parts = f" in {chunks * cfg.accumulate} parts" if chunks * cfg.accumulate > 1 else ""
+        raise bad_input(
+            f"--{field}.batch_size",
+            f"{cfg.batch_size} rows over {shards} devices of the slice, data and fsdp axes{parts}",
+            f"a multiple of {multiple}",
+            f"set it to {max(1, -(-cfg.batch_size // multiple)) * multiple}",
         )
 
 

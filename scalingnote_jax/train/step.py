@@ -16,9 +16,11 @@ import optax
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import DistillConfig, TrainConfig
+from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
 from scalingnote_jax.losses.distill import distill_loss
 from scalingnote_jax.models.towers import TowerDef, normalise
+from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
 from scalingnote_jax.train.state import Flat, TrainState, nest
 
 Batch = dict[str, jax.Array]
@@ -46,32 +48,35 @@ def contrastive_step(
     Args:
         state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [] where the
             temperature is learned.
-        batch: query_tokens, query_mask [B, Lq]; doc_tokens, doc_mask [B, G, Ld]; query_ids [B];
-            doc_ids [B, G]; positive_ids [B, P].
+        batch: query_tokens, query_mask [B, Lq]; query_ids [B]; doc_ids [B, G]; positive_ids [B, P];
+            and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
+            [R, Ld] and doc_slots [B, G] (see `data/packing.py`).
         query_tower, doc_tower, cfg, tx: static.
         rows: on a mesh, where the rows of a batch lie.
     """
 
-    def loss_fn(trained: Flat) -> tuple[jax.Array, Metrics]:
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
         params = nest(trained | state.frozen)
-        size, group, length = batch["doc_tokens"].shape
-        query_raw = query_tower.apply(
-            side_params(params, "query"), batch["query_tokens"], batch["query_mask"], rows
+        query_raw = encode_in_chunks(
+            query_tower,
+            side_params(params, "query"),
+            batch["query_tokens"],
+            batch["query_mask"],
+            rows,
+            chunks=cfg.encode_chunks,
         )
-        doc_tokens = batch["doc_tokens"].reshape(size * group, length)
-        doc_mask = batch["doc_mask"].reshape(size * group, length)
-        doc_raw = doc_tower.apply(side_params(params, "doc"), doc_tokens, doc_mask, rows)
+        doc_raw = _encode_documents(doc_tower, side_params(params, "doc"), batch, rows, cfg)
         scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
         total, counts = contrastive_loss(
             normalise(query_raw),
-            normalise(doc_raw).reshape(size, group, -1),
+            normalise(doc_raw),
             query_ids=batch["query_ids"],
             doc_ids=batch["doc_ids"],
             positive_ids=batch["positive_ids"],
             scale=scale,
             symmetric=cfg.symmetric,
         )
-        count = jnp.float32(size)
+        count = jnp.float32(query_raw.shape[0])
         metrics = {
             "loss": (total, count),
             "accuracy": (counts["correct"], count),
@@ -80,7 +85,7 @@ def contrastive_step(
         }
         return total / count, metrics
 
-    return _update(state, loss_fn, tx)
+    return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
 
 
 def distill_step(
@@ -101,7 +106,7 @@ def distill_step(
         rows: on a mesh, where the rows of a batch lie.
     """
 
-    def loss_fn(trained: Flat) -> tuple[jax.Array, Metrics]:
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
         params = nest(trained | state.frozen)
         student_raw = tower.apply(params["student"], batch["tokens"], batch["mask"], rows)
         total, sums = distill_loss(
@@ -110,15 +115,40 @@ def distill_step(
         count = jnp.float32(student_raw.shape[0])
         return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
 
-    return _update(state, loss_fn, tx)
+    return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def _encode_documents(
+    tower: TowerDef, params: dict[str, Any], batch: Batch, rows: Sharding | None, cfg: TrainConfig
+) -> jax.Array:
+    """[B, G, D], before the L2 norm."""
+    tokens = batch["doc_tokens"]
+    if "doc_slots" not in batch:
+        size, group, length = tokens.shape
+        tokens, mask = (x.reshape(-1, length) for x in (tokens, batch["doc_mask"]))
+        raw = encode_in_chunks(tower, params, tokens, mask, rows, chunks=cfg.encode_chunks)
+        return raw.reshape(size, group, -1)
+    raw = encode_in_chunks(
+        tower,
+        params,
+        tokens,
+        batch["doc_segments"],
+        rows,
+        chunks=cfg.encode_chunks,
+        texts_per_row=texts_per_row(tower.cfg.text),
+    )  # [R, S, D]
+    return raw.reshape(-1, raw.shape[-1])[batch["doc_slots"]]
 
 
 def _update(
     state: TrainState,
-    loss_fn: Callable[[Flat], tuple[jax.Array, Metrics]],
+    loss_fn: Callable[[Flat, Batch], tuple[jax.Array, Metrics]],
+    batch: Batch,
     tx: optax.GradientTransformation,
+    rows: Sharding | None,
+    parts: int,
 ) -> tuple[TrainState, Metrics]:
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = accumulated_grad(loss_fn, state.params, batch, rows, parts=parts)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))

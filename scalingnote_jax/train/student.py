@@ -28,7 +28,7 @@ from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
-from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
+from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.state import TrainState, flatten
 from scalingnote_jax.train.step import distill_step
 from scalingnote_jax.workdir import Workdir
@@ -126,7 +126,7 @@ def build(
         vectors: [len(table), D] float32, the teacher's raw vectors of the same texts.
     """
     cfg = config.distill
-    check_batch_size("distill.batch_size", cfg.batch_size, mesh)
+    check_batch("distill", cfg, mesh)
     tower = tower_def(cfg.student)
     if tower.dim != vectors.shape[1]:
         raise bad_input(
@@ -146,7 +146,7 @@ def build(
     )
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
-    prepared = Prepared("distill.student", shapes, axes, cfg.student.freeze, cfg, schedule, mesh)
+    prepared = Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
     terms = contract(tower, tower_tokenizer(cfg.student))
     return Stage(
         name="distill",

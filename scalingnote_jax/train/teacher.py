@@ -12,11 +12,12 @@ from scalingnote_jax.config import Config, TowersConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.pipeline import PairSampler
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.mesh import batch_shards
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
-from scalingnote_jax.train.prepare import Prepared, check_batch_size, make_schedule
+from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
 from scalingnote_jax.train.state import Flat, TrainState, flatten
 from scalingnote_jax.train.step import LOG_SCALE, contrastive_step
 from scalingnote_jax.workdir import Workdir
@@ -72,14 +73,16 @@ class Towers:
     def freeze(self, learn_temperature: bool) -> tuple[str, ...]:
         """The configs' patterns, each for its side; a fixed temperature is a frozen parameter."""
         if self.cfg.share:
-            patterns = [f"^shared/.*(?:{p})" for p in self.cfg.query.freeze]
+            patterns = [f"^shared/.*(?:{p})" for p in self.query.freeze]
         else:
-            patterns = [f"^query/.*(?:{p})" for p in self.cfg.query.freeze]
-            patterns += [f"^doc/.*(?:{p})" for p in self.cfg.doc.freeze]
+            patterns = [f"^query/.*(?:{p})" for p in self.query.freeze]
+            patterns += [f"^doc/.*(?:{p})" for p in self.doc.freeze]
         return (*patterns, *(() if learn_temperature else (f"^{LOG_SCALE}$",)))
 
 
-def pair_sampler(config: Config, collection: Collection, workdir: Workdir) -> PairSampler:
+def pair_sampler(
+    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh
+) -> PairSampler:
     """Batches of stage 1, tokens included."""
     query, doc = config.teacher.query, config.teacher.doc
     queries = (("", q.text) for q in collection.queries)
@@ -98,20 +101,39 @@ def pair_sampler(config: Config, collection: Collection, workdir: Workdir) -> Pa
         config.seed,
         jax.process_index(),
         jax.process_count(),
+        pack_rows_by=_rows_per_process(config, mesh) if config.train.pack_documents else 0,
     )
+
+
+def _rows_per_process(config: Config, mesh: Mesh) -> int:
+    """What the rows of a process must be a multiple of, for the mesh and the chunks to split."""
+    return max(1, batch_shards(mesh) // jax.process_count()) * config.train.encode_chunks
+
+
+def program(
+    config: Config, mesh: Mesh, steps_per_epoch: int
+) -> tuple[Towers, Schedule, Prepared, Step]:
+    """What runs on the devices: the towers, their abstract state and its places on the mesh, and
+    the jitted step. Needs no data and no weights.
+    """
+    towers = Towers(config.teacher)
+    schedule = make_schedule("train", config.train, steps_per_epoch)
+    shapes, axes = towers.abstract()
+    freeze = towers.freeze(config.train.learn_temperature)
+    prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
+    step = prepared.jit(
+        contrastive_step, query_tower=towers.query, doc_tower=towers.doc, cfg=config.train
+    )
+    return towers, schedule, prepared, step
 
 
 def build(
     config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
 ) -> Stage:
     """Everything of stage 1 but the weights: what `--dry-run` shows and `train` runs."""
-    check_batch_size("train.batch_size", config.train.batch_size, mesh)
-    towers = Towers(config.teacher)
-    sampler = pair_sampler(config, collection, workdir)
-    schedule = make_schedule("train", config.train, sampler.steps_per_epoch)
-    shapes, axes = towers.abstract()
-    freeze = towers.freeze(config.train.learn_temperature)
-    prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
+    check_batch("train", config.train, mesh)
+    sampler = pair_sampler(config, collection, workdir, mesh)
+    towers, schedule, prepared, step = program(config, mesh, sampler.steps_per_epoch)
     contracts = {
         side: contract(tower, tower_tokenizer(tower.cfg))
         for side, tower in (("query", towers.query), ("doc", towers.doc))
@@ -120,9 +142,7 @@ def build(
         name="train",
         folder=workdir.teacher,
         prepared=prepared,
-        step=prepared.jit(
-            contrastive_step, query_tower=towers.query, doc_tower=towers.doc, cfg=config.train
-        ),
+        step=step,
         initial=lambda: towers.initial(config.seed, config.train.temperature),
         sampler=sampler,
         schedule=schedule,

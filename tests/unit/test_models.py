@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,52 +13,20 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 from plain_forward import numpy_bert, numpy_decoder
+from small_towers import BERT, DECODER, define, random_params
 
-from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.config import BertShape, DecoderShape
 from scalingnote_jax.models import stack
 from scalingnote_jax.models.bodies import body_blueprint
 from scalingnote_jax.models.pooling import pool
-from scalingnote_jax.models.towers import TowerDef, normalise, tower_def
+from scalingnote_jax.models.towers import TowerDef, normalise
 from scalingnote_jax.sharding import RULES
 
-DECODER = DecoderShape(
-    vocab_size=50,
-    hidden_size=24,
-    intermediate_size=40,
-    num_layers=3,
-    num_heads=6,
-    num_kv_heads=2,
-    head_dim=8,
-    rope_theta=100.0,
-)
-BERT = BertShape(
-    vocab_size=50,
-    hidden_size=24,
-    intermediate_size=40,
-    num_layers=3,
-    num_heads=4,
-    max_positions=64,
-)
 SHAPES = [pytest.param(DECODER, id="decoder"), pytest.param(BERT, id="bert")]
 POOLED = [
     pytest.param(DECODER, "last", id="decoder-last"),
     pytest.param(BERT, "mean", id="bert-mean"),
 ]
-
-
-def define(shape: DecoderShape | BertShape, **changes: Any) -> TowerDef:
-    return tower_def(TowerConfig(weights="random", shape=shape, **changes))
-
-
-def random_params(tower: TowerDef, seed: int = 0) -> dict[str, Any]:
-    """No bias at zero and no scale at one, where one that is forgotten would not be seen."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path: Any, x: Any) -> np.ndarray:
-        mean = 1.0 if "norm" in path[-1].key and "bias" not in path[-1].key else 0.0
-        return (mean + 0.2 * rng.normal(size=x.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, tower.abstract()[0])
 
 
 def run(tower: TowerDef, params: Any, tokens: Any, mask: Any) -> np.ndarray:
@@ -77,6 +46,7 @@ def random_texts(rows: int = 4, length: int = 16, seed: int = 1) -> tuple[np.nda
     [
         pytest.param(DECODER, numpy_decoder, "mean", id="decoder-mean"),
         pytest.param(DECODER, numpy_decoder, "last", id="decoder-last"),
+        pytest.param(replace(DECODER, qkv_bias=True), numpy_decoder, "mean", id="qwen2"),
         pytest.param(BERT, numpy_bert, "mean", id="bert-mean"),
         pytest.param(BERT, numpy_bert, "cls", id="bert-cls"),
     ],

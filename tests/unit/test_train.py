@@ -35,13 +35,13 @@ class LineSampler:
 def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
     """Least squares; with `poison_at`, the loss is NaN at that step."""
 
-    def loss_fn(trained):
+    def loss_fn(trained, batch):
         params = trained | state.frozen
         error = batch["x"] @ params["a/w"] + params["a/b"] - batch["y"]
         loss = jnp.square(error).mean() + jnp.where(state.step == poison_at, jnp.nan, 0.0)
         return loss, {"loss": (loss * 8, jnp.float32(8))}
 
-    return _update(state, loss_fn, tx)
+    return _update(state, loss_fn, batch, tx, rows, parts=1)
 
 
 def make_stage(

@@ -1,0 +1,78 @@
+"""Several documents in one row of tokens, so that little of a batch is padding.
+
+Each document gets a number in its row, from 1; the towers see to it that none sees another
+(`models/ops.mask_bias`), and `slots` find each document's vector again. Not for queries: they are
+short, and their buckets fit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalingnote_jax.config import TextConfig
+from scalingnote_jax.data.tokens import TokenTable
+
+
+def texts_per_row(text: TextConfig) -> int:
+    """S, the most documents in a row: what fits of the shortest bucket. A static size."""
+    return text.max_tokens // text.buckets[0]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each of n texts lies.
+
+    Attributes:
+        rows: int64 [n], the row.
+        starts: int64 [n], the place of its first token.
+        numbers: int64 [n], its number in the row, from 1.
+        num_rows: rows used.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    numbers: np.ndarray
+    num_rows: int
+
+
+def pack(lengths: np.ndarray, row_length: int, per_row: int) -> Packing:
+    """Best fit, longest first: each text goes where the least room is left over.
+
+    Args:
+        lengths: [n], none longer than `row_length`.
+        per_row: the most texts in a row.
+    """
+    rows, starts, numbers = (np.zeros(len(lengths), np.int64) for _ in range(3))
+    room: list[tuple[int, int]] = []  # (tokens left, row) of rows that can take more, sorted
+    counts: list[int] = []
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        size = int(lengths[i])
+        at = bisect_left(room, (size, -1))
+        if at == len(room):
+            left, row = row_length, len(counts)
+            counts.append(0)
+        else:
+            left, row = room.pop(at)
+        counts[row] += 1
+        rows[i], starts[i], numbers[i] = row, row_length - left, counts[row]
+        if counts[row] < per_row and left > size:
+            insort(room, (left - size, row))
+    return Packing(rows, starts, numbers, len(counts))
+
+
+def fill(
+    table: TokenTable, texts: np.ndarray, packing: Packing, num_rows: int, row_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and segment numbers, int32 [num_rows, row_length] each, of the packed `texts` [n] of
+    the table; padding is 0 in both.
+    """
+    lengths = table.lengths[texts]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    target = np.repeat(packing.rows * row_length + packing.starts, lengths) + within
+    tokens, segments = (np.zeros(num_rows * row_length, np.int32) for _ in range(2))
+    tokens[target] = table.ids[np.repeat(table.offsets[texts], lengths) + within]
+    segments[target] = np.repeat(packing.numbers, lengths)
+    return tokens.reshape(num_rows, -1), segments.reshape(num_rows, -1)

@@ -1,0 +1,98 @@
+"""A step in parts, for batches that do not fit at once.
+
+Two ways that must not be confused. Encoding in chunks (GradCache, arXiv 2101.06983) bounds the
+memory of the towers and changes nothing: the loss still sees the whole batch. Accumulation is the
+mean of the gradients of smaller batches: a query then meets only the negatives of its own part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from scalingnote_jax.models.towers import TowerDef
+
+
+def split_rows(x: jax.Array, parts: int, rows: Sharding | None) -> jax.Array:
+    """[B, …] → [parts, B / parts, …], such that every device splits the rows that it has: no row
+    moves.
+    """
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    if isinstance(rows, NamedSharding):
+        spec = PartitionSpec(None, *rows.spec)
+        x = jax.lax.with_sharding_constraint(x, NamedSharding(rows.mesh, spec))
+    return x
+
+
+def join_rows(x: jax.Array) -> jax.Array:
+    """The inverse of `split_rows`."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def encode_in_chunks(
+    tower: TowerDef,
+    params: dict[str, Any],
+    tokens: jax.Array,
+    segments: jax.Array,
+    rows: Sharding | None,
+    *,
+    chunks: int,
+    texts_per_row: int = 0,
+) -> jax.Array:
+    """`tower.apply`, so many rows at a time that there are `chunks` of them. Same vectors, same
+    gradients; of the activations only one chunk's are alive, and each chunk is encoded once more in
+    the backward pass.
+
+    Args:
+        tokens, segments, rows, texts_per_row: as for `TowerDef.apply`; B a multiple of `chunks`
+            times the parts that the mesh splits a batch into.
+    """
+    encode = partial(tower.apply, rows=rows, texts_per_row=texts_per_row)
+    if chunks == 1:
+        return encode(params, tokens, segments)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def chunk(params: dict[str, Any], part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return encode(params, *part)
+
+    parts = (split_rows(tokens, chunks, rows), split_rows(segments, chunks, rows))
+    _, vectors = jax.lax.scan(lambda _, part: (None, chunk(params, part)), None, parts)
+    return join_rows(vectors)
+
+
+def accumulated_grad(
+    loss_fn: Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, Any]],
+    params: Any,
+    batch: dict[str, jax.Array],
+    rows: Sharding | None,
+    *,
+    parts: int,
+) -> tuple[Any, Any]:
+    """The mean over `parts` parts of the batch of the gradient of `loss_fn`, one part at a time.
+
+    Args:
+        loss_fn: (params, batch) → (loss, metrics of (sum, count)).
+        params: what to differentiate by.
+        batch: arrays [B, …]; B as for `encode_in_chunks`.
+
+    Returns:
+        The gradients, and the metrics with sums and counts added up.
+    """
+    grad = jax.grad(loss_fn, has_aux=True)
+    if parts == 1:
+        return grad(params, batch)
+
+    def add(total: Any, part: dict[str, jax.Array]) -> tuple[Any, Any]:
+        grads, metrics = grad(params, part)
+        return jax.tree.map(jnp.add, total, grads), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    split = {name: split_rows(x, parts, rows) for name, x in batch.items()}
+    total, metrics = jax.lax.scan(add, zeros, split)
+    grads = jax.tree.map(lambda x: x / parts, total)
+    return grads, jax.tree.map(lambda x: x.sum(0), metrics)
