@@ -46,10 +46,21 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Rotary positions stretched over a longer context (models/rope.py)."""
+
+    kind: Literal["linear", "llama3"] = "linear"
+    factor: float = 1.0
+    low_turns: float = 1.0  # of "llama3", as the three below: low_freq_factor in other libraries
+    high_turns: float = 4.0  # high_freq_factor
+    old_positions: int = 8192  # the context that the model was first trained with
+
+
+@dataclass(frozen=True)
 class DecoderShape:
     """A decoder: RMSNorm, rotary positions, grouped-query attention, a gated feed-forward layer.
 
-    The defaults of the fields from `qkv_bias` on are Llama's.
+    The defaults of the fields from `rope_scaling` on are Llama's.
     """
 
     vocab_size: int = 512
@@ -61,7 +72,16 @@ class DecoderShape:
     head_dim: int = 16
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    rope_scaling: RopeScaling | None = None
     qkv_bias: bool = False  # Qwen2: queries, keys and values have biases
+    qk_norm: bool = False  # Qwen3, Gemma 3: RMSNorm of each head's query and key
+    window: int = 0  # Mistral, Gemma: tokens that a local layer sees, its own included; 0: all
+    global_every: int = 0  # Gemma: each so-manieth layer sees all; 0: all layers are local
+    local_rope_theta: float = 0.0  # Gemma 3: of the local layers; 0: as the others
+    # Gemma: a norm also behind attention and feed-forward; GELU; token vectors times sqrt(E)
+    gemma: bool = False
+    score_dim: int = 0  # Gemma: scores are divided by the root of this; 0: of head_dim
+    score_cap: float = 0.0  # Gemma 2: a score s becomes cap · tanh(s / cap); 0: it stays
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,7 @@ class TowerConfig:
     projection: int = 0  # D; 0 means no projection: D is the hidden size
     text: TextConfig = field(default_factory=TextConfig)
     # What the backward pass recomputes, layer by layer
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full", "offload"] = "none"
     # Of the matmuls; weights, norms and softmax stay float32
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Parameters whose path matches one of these regular expressions are not trained
@@ -220,6 +240,21 @@ class IndexConfig:
 
 
 @dataclass(frozen=True)
+class ExactConfig:
+    """The search that scores every document. The defaults are exact; other values of the first two
+    are compared with that, and the differences said.
+    """
+
+    # Of the vectors on the devices; int8 has a scale for each vector
+    storage: Literal["float32", "bfloat16", "int8"] = "float32"
+    # Below 1: each block's best are chosen by approx_max_k, which is faster on a TPU only
+    recall_target: float = 1.0
+    block_rows: int = 8192  # documents scored at once on a device
+    query_block: int = 256  # queries scored at once
+    device_rows: int = 131_072  # documents on a device at a time; more come one load after another
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """The offline evaluation."""
 
@@ -228,6 +263,7 @@ class EvalConfig:
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
     latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99
+    exact: ExactConfig = field(default_factory=ExactConfig)
 
 
 @dataclass(frozen=True)

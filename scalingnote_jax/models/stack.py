@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Sharding
 
 # A stack this small is written out in full: without the loop's copies of what the backward pass
@@ -19,22 +20,37 @@ from jax.sharding import Sharding
 # compile, for less gain.
 _UNROLL_UP_TO = 2
 
+_INPUT = "layer_input"
 _POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # redo all but large products
     "full": jax.checkpoint_policies.nothing_saveable,
+    # as "full", and what is kept, the input of each layer, waits in the host's memory
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
 
 
 def apply_layers(
-    layers: nnx.Module, x: Array, *context: Any, remat: str, rows: Sharding | None
+    layers: nnx.Module,
+    x: Array,
+    *context: Any,
+    each: tuple[Array, ...] = (),
+    remat: str,
+    rows: Sharding | None,
 ) -> Array:
     """`x` through all layers.
 
     Args:
-        layers: a module whose weights are stacked and whose call `(x, *context) -> x` is one layer.
+        layers: a module whose weights are stacked and whose call `(x, *context, *each) -> x` is one
+            layer.
         x: [B, L, E].
         context: what every layer sees (masks, rotations).
-        remat: what the backward pass recomputes: "none", "dots" or "full".
+        each: what differs from layer to layer, with a leading axis like the weights.
+        remat: what the backward pass recomputes: "none", "dots", "full" or "offload".
         rows: where the rows of x lie between layers; None leaves it to the compiler. Left to it, it
             follows weights that are split over E, and moves activations instead of weights.
     """
@@ -45,11 +61,12 @@ def apply_layers(
     graphdef, state = nnx.split(layers)
     weights = nnx.to_pure_dict(state)
 
-    def body(x: Array, weights_of_layer: Any) -> tuple[Array, None]:
-        layer: Any = nnx.merge(graphdef, weights_of_layer)
-        return hold(layer(x, *context)), None
+    def body(x: Array, of_layer: Any) -> tuple[Array, None]:
+        weights, own = of_layer
+        layer: Any = nnx.merge(graphdef, weights)
+        return hold(layer(checkpoint_name(x, _INPUT), *context, *own)), None
 
     unroll = jax.tree.leaves(weights)[0].shape[0] <= _UNROLL_UP_TO
     if remat != "none":  # in a loop there is nothing that CSE could undo, and its barriers cost
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=unroll)
-    return jax.lax.scan(body, hold(x), weights, unroll=unroll)[0]
+    return jax.lax.scan(body, hold(x), (weights, each), unroll=unroll)[0]

@@ -156,9 +156,24 @@ def test_remat_and_unrolling_change_no_gradient(monkeypatch: pytest.MonkeyPatch)
 
     plain = gradient("none", 0)
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(plain)) > 1e-3
-    for remat, unroll_up_to in (("dots", 0), ("full", 2)):
+    for remat, unroll_up_to in (("dots", 0), ("full", 2), ("offload", 0)):
         other = gradient(remat, unroll_up_to)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, plain)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_the_program_does_not_grow_with_depth(remat: str) -> None:
+    tokens, mask = random_texts()
+
+    def lines(num_layers: int) -> int:
+        tower = define(replace(DECODER, num_layers=num_layers), remat=remat)
+
+        def loss(params: Any) -> jax.Array:
+            return jnp.sum(tower.apply(params, tokens, mask))
+
+        return jax.jit(jax.grad(loss)).lower(tower.abstract()[0]).as_text().count("\n")
+
+    assert lines(4) == lines(32) > 100
 
 
 @pytest.mark.parametrize("shape", SHAPES)
