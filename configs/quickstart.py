@@ -44,7 +44,9 @@ def get_config() -> Config:
             student=replace(query, num_layers=1),
             # A few thousand queries are too few to learn a map from: sentences of documents join.
             queries=("train", "sentences"),
-            duration="3 epochs",
+            sentences_per_document=3,
+            max_queries=12_000,
+            duration="2 epochs",
             batch_size=32,
             optim=OptimConfig(learning_rate=1e-3),
         ),

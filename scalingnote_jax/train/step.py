@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, Sharding
 
 from scalingnote_jax.config import DistillConfig, TrainConfig
 from scalingnote_jax.data.packing import texts_per_row
-from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
+from scalingnote_jax.losses.choose import stage1_loss
+from scalingnote_jax.losses.contrastive import logit_scale
 from scalingnote_jax.losses.distill import distill_loss
 from scalingnote_jax.models.towers import TowerDef, normalise
 from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
@@ -67,14 +68,15 @@ def contrastive_step(
         )
         doc_raw = _encode_documents(doc_tower, side_params(params, "doc"), batch, rows, cfg)
         scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
-        total, counts = contrastive_loss(
+        queries, group = batch["doc_ids"].shape
+        mesh = rows.mesh if isinstance(rows, NamedSharding) else None
+        total, counts = stage1_loss(cfg, queries, queries * group, mesh)(
             normalise(query_raw),
             normalise(doc_raw),
             query_ids=batch["query_ids"],
             doc_ids=batch["doc_ids"],
             positive_ids=batch["positive_ids"],
             scale=scale,
-            symmetric=cfg.symmetric,
         )
         count = jnp.float32(query_raw.shape[0])
         metrics = {

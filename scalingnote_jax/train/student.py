@@ -40,28 +40,37 @@ def distill_texts(cfg: DistillConfig, collection: Collection, seed: int) -> list
     """The query texts of stage 2, each once, in a fixed order; never a text of a dev or test query.
 
     "train": queries judged in the train split; "unlabelled": queries that no split judges;
-    "titles": titles of documents; "sentences": first sentences of documents. The last two stand in
-    for queries that a log would have.
+    "titles": titles of documents; "sentences": the first `sentences_per_document` sentences of each
+    document, one by one. The last two stand in for queries that a log would have.
     """
+    if cfg.sentences_per_document < 1:
+        raise bad_input(
+            "--distill.sentences_per_document",
+            str(cfg.sentences_per_document),
+            "at least 1",
+            "leave 'sentences' out of --distill.queries to have none",
+        )
     judged = {split: set(collection.qrels(split)) for split in collection.splits}
     held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
     texts: dict[str, None] = {}
     for source in cfg.queries:
-        texts |= dict.fromkeys(_texts_of(source, collection, judged.get("train", set()), held_out))
+        train = judged.get("train", set())
+        found = _texts_of(source, collection, train, held_out, cfg.sentences_per_document)
+        texts |= dict.fromkeys(found)
     held_out_texts = {q.text for q in collection.queries if q.id in held_out}
-    found = [t for t in texts if t.strip() and t not in held_out_texts]
-    if not found:
+    kept = [t for t in texts if t.strip() and t not in held_out_texts]
+    if not kept:
         raise bad_input(
             "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
         )
-    if cfg.max_queries and cfg.max_queries < len(found):
+    if cfg.max_queries and cfg.max_queries < len(kept):
         rng = np.random.default_rng([seed, 2])
-        found = [found[i] for i in np.sort(rng.choice(len(found), cfg.max_queries, replace=False))]
-    return found
+        kept = [kept[i] for i in np.sort(rng.choice(len(kept), cfg.max_queries, replace=False))]
+    return kept
 
 
 def _texts_of(
-    source: str, collection: Collection, train: set[str], held_out: set[str]
+    source: str, collection: Collection, train: set[str], held_out: set[str], sentences: int
 ) -> Iterator[str]:
     if source == "train":
         yield from (q.text for q in collection.queries if q.id in train)
@@ -72,7 +81,8 @@ def _texts_of(
     elif source == "titles":
         yield from (d.title for d in collection.documents)
     else:
-        yield from (_SENTENCE.split(d.text.strip(), maxsplit=1)[0] for d in collection.documents)
+        for document in collection.documents:
+            yield from _SENTENCE.split(document.text.strip(), maxsplit=sentences)[:sentences]
 
 
 def teacher_vectors(config: Config, texts: list[str], workdir: Workdir, mesh: Mesh) -> VectorStore:

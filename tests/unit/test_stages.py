@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,19 @@ def test_distillation_learns_no_held_out_query(config, collection):
     fewer = student.distill_texts(replace(config.distill, max_queries=10), collection, 0)
     assert len(fewer) == 10
     assert set(fewer) < set(texts)
+
+
+def test_sentences_are_the_first_of_each_document(config, collection):
+    document = SimpleNamespace(title="", text="Cut a rope. Tie it!  Is it 3.5 m long? Yes.")
+    stub = SimpleNamespace(queries=[], splits=(), documents=[document])
+    for count, expected in (
+        (1, ["Cut a rope."]),
+        (3, ["Cut a rope.", "Tie it!", "Is it 3.5 m long?"]),
+    ):
+        cfg = replace(config.distill, queries=("sentences",), sentences_per_document=count)
+        assert student.distill_texts(cfg, stub, 0) == expected
+    with pytest.raises(UserError, match="sentences_per_document"):
+        student.distill_texts(replace(config.distill, sentences_per_document=0), collection, 0)
 
 
 def test_stage_two_has_no_document_parameters(config, workdir):
