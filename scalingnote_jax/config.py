@@ -127,6 +127,8 @@ class TowerConfig:
     remat: Literal["none", "dots", "full", "offload"] = "none"
     # Of the matmuls; weights, norms and softmax stay float32
     dtype: Literal["float32", "bfloat16"] = "float32"
+    # Share of the outputs of attention and feed-forward layers that training sets to zero
+    dropout: float = 0.0
     # Parameters whose path matches one of these regular expressions are not trained
     freeze: tuple[str, ...] = ()
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,7 +1,6 @@
 """A BERT-type encoder: learned positions, post-layer-norm, exact (erf) GELU, biases everywhere.
 
-Token type 0 throughout, no pooler (`pooling.py` does that) and no dropout: fine-tuning here is a
-few epochs on many texts, and without it a step needs no random state. Checked against MiniLM in
+Token type 0 throughout, and no pooler (`pooling.py` does that). Checked against MiniLM in
 `tests/parity`.
 
 Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V vocabulary.
@@ -25,9 +24,9 @@ from scalingnote_jax.models.stack import apply_layers
 class BertLayers(AdaptableLayers):
     """The weights of all layers, stacked; a call applies one layer (see `stack`)."""
 
-    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
+    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, dtype: DTypeLike, dropout: float = 0.0):
         super().__init__(dtype)
-        self.eps = shape.norm_eps
+        self.eps, self.dropout = shape.norm_eps, dropout
         n, e, f = shape.num_layers, shape.hidden_size, shape.intermediate_size
         h, k = shape.num_heads, e // shape.num_heads
         key, over = rngs.params, "layers"
@@ -49,16 +48,18 @@ class BertLayers(AdaptableLayers):
         self.mlp_norm = param(key(), (n, e), (over, "norm"), ones)
         self.mlp_norm_bias = param(key(), (n, e), (over, "norm"), zeros)
 
-    def __call__(self, x: Array, bias: Array) -> Array:
-        """[B, L, E] → [B, L, E]; `bias` as `ops.mask_bias` makes it."""
+    def __call__(self, x: Array, bias: Array, *, keys: Array | None = None) -> Array:
+        """[B, L, E] → [B, L, E]; `bias` as `ops.mask_bias` makes it; `keys` [B] for dropout."""
         q = self.linear("q", x) + self.q_bias[...]  # [B, L, H, K]
         k = self.linear("k", x) + self.k_bias[...]
         v = self.linear("v", x) + self.v_bias[...]
         attended = ops.attention(q, k, v, bias, self.dtype)
-        x = x + self.linear("o", attended) + self.o_bias[...]
+        out = self.linear("o", attended) + self.o_bias[...]
+        x = x + ops.dropout(out, self.dropout, keys, place=0)
         x = ops.layer_norm(x, self.attention_norm[...], self.attention_norm_bias[...], self.eps)
         h = ops.gelu(self.linear("up", x) + self.up_bias[...])
-        x = x + self.linear("down", h) + self.down_bias[...]
+        out = self.linear("down", h) + self.down_bias[...]
+        x = x + ops.dropout(out, self.dropout, keys, place=1)
         return ops.layer_norm(x, self.mlp_norm[...], self.mlp_norm_bias[...], self.eps)
 
 
@@ -90,22 +91,36 @@ class BertEmbedding(nnx.Module):
 class Bert(nnx.Module):
     """Tokens to hidden states."""
 
-    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, remat: str, dtype: DTypeLike):
+    def __init__(
+        self,
+        shape: BertShape,
+        *,
+        rngs: nnx.Rngs,
+        remat: str,
+        dtype: DTypeLike,
+        dropout: float = 0.0,
+    ):
         self.remat = remat
         self.embedding = BertEmbedding(shape, rngs=rngs)
-        self.layers = BertLayers(shape, rngs=rngs, dtype=dtype)
+        self.layers = BertLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout)
 
-    def __call__(self, tokens: Array, segments: Array, rows: Sharding | None = None) -> Array:
+    def __call__(
+        self,
+        tokens: Array,
+        segments: Array,
+        rows: Sharding | None = None,
+        keys: Array | None = None,
+    ) -> Array:
         """Hidden states of the last layer.
 
         Args:
             tokens: [B, L] int32; no text longer than `max_positions`.
             segments: [B, L] bool, True for a real token; or int32 for packed rows (see `pool`).
-            rows: as for `apply_layers`.
+            rows, keys: as for `apply_layers`.
 
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
         """
         x = self.embedding(tokens, segments, rows)
         bias = ops.mask_bias(segments, causal=False)
-        return apply_layers(self.layers, x, bias, remat=self.remat, rows=rows)
+        return apply_layers(self.layers, x, bias, keys=keys, remat=self.remat, rows=rows)

@@ -14,11 +14,13 @@ from scalingnote_jax.models.params import Tree, blueprint
 Shape: TypeAlias = DecoderShape | BertShape
 
 
-def make_body(shape: Shape, *, rngs: nnx.Rngs, remat: str, dtype: str) -> Decoder | Bert:
-    """A body with random weights; `remat` and `dtype` as in `TowerConfig`."""
+def make_body(
+    shape: Shape, *, rngs: nnx.Rngs, remat: str, dtype: str, dropout: float = 0.0
+) -> Decoder | Bert:
+    """A body with random weights; `remat`, `dtype` and `dropout` as in `TowerConfig`."""
     if isinstance(shape, DecoderShape):
-        return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype)
-    return Bert(shape, rngs=rngs, remat=remat, dtype=dtype)
+        return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
+    return Bert(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
 
 
 def body_blueprint(shape: Shape) -> tuple[nnx.GraphDef, Tree, Tree]:

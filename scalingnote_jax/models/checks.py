@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from typing import get_args, get_type_hints
 
-from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.config import BertShape, DecoderShape, LoraConfig, TowerConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.models.layouts import layout_of
 from scalingnote_jax.models.tokenizer import TextTokenizer
 
 
@@ -17,19 +20,39 @@ def check_choices(cfg: TowerConfig, where: str) -> None:
         value, choices = getattr(cfg, name), get_args(hints[name])
         if value not in choices:
             raise bad_input(f"--{where}.{name}", repr(value), f"one of {choices}", "choose one")
+    if not 0 <= cfg.dropout < 1:
+        raise bad_input(f"--{where}.dropout", str(cfg.dropout), "from 0 to below 1", "try 0.1")
     if cfg.projection < 0:
         raise bad_input(f"--{where}.projection", str(cfg.projection), "0 or more", "0 means none")
+
+
+def check_lora(cfg: TowerConfig, shape: Shape, where: str) -> None:
+    """Adapters have a rank, and weights to stand beside."""
+    lora, field = cfg.lora, f"--{where}.lora"
+    if lora.rank < 0:
+        raise bad_input(f"{field}.rank", str(lora.rank), "0 or more", "0 means none")
+    choices = get_args(get_type_hints(LoraConfig)["base_dtype"])
+    if lora.base_dtype not in choices:
+        raise bad_input(f"{field}.base_dtype", repr(lora.base_dtype), str(choices), "choose one")
+    linear = [path for path, stored in layout_of(shape).stored.items() if stored.inputs]
+    for pattern in lora.modules if lora.rank else ():
+        if not any(re.search(pattern, path) for path in linear):
+            raise bad_input(
+                f"{field}.modules", repr(pattern), f"a match in {', '.join(linear)}", "mend it"
+            )
 
 
 def check_shape(shape: Shape, where: str) -> None:
     """Sizes are positive, and divide where they must."""
 
-    def refuse(field: str, given: int, expected: str) -> None:
+    def refuse(field: str, given: float, expected: str) -> None:
         raise bad_input(f"--{where}.shape.{field}", str(given), expected, "change the shape")
 
-    for field, value in vars(shape).items():
-        if value <= 0:
-            refuse(field, value, "a positive number")
+    for field in fields(shape):
+        value = getattr(shape, field.name)
+        # Where the default is 0 or False, that turns something off.
+        if isinstance(value, (int, float)) and value <= 0 and value != field.default:
+            refuse(field.name, value, "a positive number")
     if isinstance(shape, DecoderShape):
         if shape.num_heads % shape.num_kv_heads:
             refuse("num_kv_heads", shape.num_kv_heads, f"a divisor of {shape.num_heads} heads")

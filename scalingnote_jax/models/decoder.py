@@ -1,7 +1,8 @@
-"""A decoder of the Llama kind: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""A decoder of the Llama kind: RMSNorm, rotary positions, grouped-query attention, a gated
+feed-forward layer; and what Qwen, Mistral and Gemma changed about it, by fields of the shape.
 
 No language-model head: a tower needs hidden states. Positions of a text are 0 … L-1, also in packed
-rows. Checked against SmolLM2 in `tests/parity`.
+rows. Checked against SmolLM2 and, with random weights, against `transformers` in `tests/parity`.
 
 Shapes: B rows, L tokens, E hidden, H heads, H' key and value heads, K head size, F feed-forward,
 V vocabulary.
@@ -9,6 +10,9 @@ V vocabulary.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -16,18 +20,23 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import DecoderShape
-from scalingnote_jax.models import ops
+from scalingnote_jax.models import flash, ops
 from scalingnote_jax.models.lora import AdaptableLayers
 from scalingnote_jax.models.params import embedding_normal, linear_param, ones, param, zeros
+from scalingnote_jax.models.rope import frequencies
 from scalingnote_jax.models.stack import apply_layers
+
+View: TypeAlias = tuple[Array, Array, Array]
 
 
 class DecoderLayers(AdaptableLayers):
     """The weights of all layers, stacked; a call applies one layer (see `stack`)."""
 
-    def __init__(self, shape: DecoderShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
+    def __init__(
+        self, shape: DecoderShape, *, rngs: nnx.Rngs, dtype: DTypeLike, dropout: float = 0.0
+    ):
         super().__init__(dtype)
-        self.eps, self.biased = shape.norm_eps, shape.qkv_bias
+        self.shape, self.dropout = shape, dropout
         n, e, f = shape.num_layers, shape.hidden_size, shape.intermediate_size
         h, g, k = shape.num_heads, shape.num_kv_heads, shape.head_dim
         key, over = rngs.params, "layers"
@@ -39,23 +48,66 @@ class DecoderLayers(AdaptableLayers):
             self.q_bias = param(key(), (n, h, k), (over, "heads", "head"), zeros)
             self.k_bias = param(key(), (n, g, k), (over, "kv_heads", "head"), zeros)
             self.v_bias = param(key(), (n, g, k), (over, "kv_heads", "head"), zeros)
+        if shape.qk_norm:
+            self.q_norm = param(key(), (n, k), (over, "head"), ones)
+            self.k_norm = param(key(), (n, k), (over, "head"), ones)
         self.o = linear_param(key(), (n, h, k, e), (over, "heads", "head", "embed"), inputs=2)
         self.mlp_norm = param(key(), (n, e), (over, "norm"), ones)
+        if shape.gemma:
+            self.attention_out_norm = param(key(), (n, e), (over, "norm"), ones)
+            self.mlp_out_norm = param(key(), (n, e), (over, "norm"), ones)
         self.gate = linear_param(key(), (n, e, f), (over, "embed", "mlp"))
         self.up = linear_param(key(), (n, e, f), (over, "embed", "mlp"))
         self.down = linear_param(key(), (n, f, e), (over, "mlp", "embed"))
 
-    def __call__(self, x: Array, bias: Array, cos: Array, sin: Array) -> Array:
-        """[B, L, E] → [B, L, E]; `bias`, `cos` and `sin` as `ops` makes them."""
-        h = ops.rms_norm(x, self.attention_norm[...], self.eps)
-        q, k, v = (self.linear(name, h) for name in "qkv")
-        if self.biased:
+    def __call__(
+        self,
+        x: Array,
+        view: View,
+        flash_rows: Any = None,
+        *,
+        local: Array | None = None,
+        keys: Array | None = None,
+    ) -> Array:
+        """[B, L, E] → [B, L, E].
+
+        Args:
+            view: as `_view` makes it; where layers differ, each of the two stacked.
+            flash_rows: where the rows of x lie, if `flash.attention` is to be used; None otherwise.
+            local: which view this layer takes, int32 [].
+            keys: [B], for dropout; None for none.
+        """
+        if local is not None:
+            view = jax.tree.map(lambda pair: pair[local], view)
+        attended = self._attention(self._norm("attention_norm", x), flash_rows, *view)
+        attended = ops.dropout(attended, self.dropout, keys, place=0)
+        x = x + (self._norm("attention_out_norm", attended) if self.shape.gemma else attended)
+        h = self._norm("mlp_norm", x)
+        gated = ops.geglu if self.shape.gemma else ops.swiglu
+        out = self.linear("down", gated(self.linear("gate", h), self.linear("up", h)))
+        out = ops.dropout(out, self.dropout, keys, place=1)
+        return x + (self._norm("mlp_out_norm", out) if self.shape.gemma else out)
+
+    def _norm(self, name: str, x: Array) -> Array:
+        return ops.rms_norm(x, getattr(self, name)[...], self.shape.norm_eps)
+
+    def _attention(self, h: Array, flash_rows: Any, seen: Array, cos: Array, sin: Array) -> Array:
+        shape = self.shape
+        q, k, v = (self.linear(name, h) for name in "qkv")  # [B, L, H, K], twice [B, L, H', K]
+        if shape.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
-        q, k = ops.rotate(q, cos, sin), ops.rotate(k, cos, sin)  # [B, L, H, K], [B, L, H', K]
-        x = x + self.linear("o", ops.attention(q, k, v, bias, self.dtype))
-        h = ops.rms_norm(x, self.mlp_norm[...], self.eps)
-        hidden = ops.swiglu(self.linear("gate", h), self.linear("up", h))  # [B, L, F]
-        return x + self.linear("down", hidden)
+        if shape.qk_norm:
+            q, k = self._norm("q_norm", q), self._norm("k_norm", k)
+        if shape.score_dim:
+            q = q * (shape.head_dim / shape.score_dim) ** 0.5
+        q, k = ops.rotate(q, cos, sin), ops.rotate(k, cos, sin)
+        if flash_rows is None:
+            return self.linear("o", ops.attention(q, k, v, seen, self.dtype, shape.score_cap))
+        q, k, v = (x.astype(self.dtype) for x in (q, k, v))
+        attended = flash.attention(
+            q, k, v, seen, flash_rows, window=shape.window, cap=shape.score_cap
+        )
+        return self.linear("o", attended)
 
 
 class Embedding(nnx.Module):
@@ -63,40 +115,84 @@ class Embedding(nnx.Module):
 
     def __init__(self, shape: DecoderShape, *, rngs: nnx.Rngs):
         size = (shape.vocab_size, shape.hidden_size)
+        self.scale = shape.hidden_size**0.5 if shape.gemma else 1.0
         self.table = param(rngs.params(), size, ("vocab", "embed"), embedding_normal)
 
     def __call__(self, tokens: Array, rows: Sharding | None) -> Array:
         """[B, L] int32 → [B, L, E]."""
-        return ops.look_up(self.table[...], tokens, rows).astype(jnp.float32)
+        return ops.look_up(self.table[...], tokens, rows).astype(jnp.float32) * self.scale
 
 
 class Decoder(nnx.Module):
     """Tokens to hidden states."""
 
-    def __init__(self, shape: DecoderShape, *, rngs: nnx.Rngs, remat: str, dtype: DTypeLike):
+    def __init__(
+        self,
+        shape: DecoderShape,
+        *,
+        rngs: nnx.Rngs,
+        remat: str,
+        dtype: DTypeLike,
+        dropout: float = 0.0,
+    ):
         self.shape, self.remat = shape, remat
         self.embedding = Embedding(shape, rngs=rngs)
-        self.layers = DecoderLayers(shape, rngs=rngs, dtype=dtype)
+        self.layers = DecoderLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout)
         self.final_norm = param(rngs.params(), (shape.hidden_size,), ("norm",), ones)
 
-    def __call__(self, tokens: Array, segments: Array, rows: Sharding | None = None) -> Array:
+    def __call__(
+        self,
+        tokens: Array,
+        segments: Array,
+        rows: Sharding | None = None,
+        keys: Array | None = None,
+    ) -> Array:
         """Hidden states after the final norm.
 
         Args:
             tokens: [B, L] int32, padded on the right.
             segments: [B, L] bool, True for a real token; or int32 for packed rows (see `pool`).
-            rows: as for `apply_layers`.
+            rows, keys: as for `apply_layers`.
 
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
         """
-        shape = self.shape
         x = self.embedding(tokens, rows)
-        bias = ops.mask_bias(segments, causal=True)
-        if segments.dtype == bool:
-            cos, sin = ops.rotation(tokens.shape[1], shape.head_dim, shape.rope_theta)
+        flash_rows = rows if flash.pays(self.shape, tokens.shape[1], rows) else None
+        local = local_layers(self.shape)
+        each: dict[str, Array] = {}
+        if len(set(local)) == 1:
+            view = _view(self.shape, segments, local[0])
+            if flash_rows is not None:
+                view = (segments, *view[1:])  # the kernel wants to know the texts, not a bias
         else:
-            positions = ops.positions_of(segments)
-            cos, sin = ops.rotation_at(positions, shape.head_dim, shape.rope_theta)
-        x = apply_layers(self.layers, x, bias, cos, sin, remat=self.remat, rows=rows)
-        return ops.rms_norm(x, self.final_norm[...], shape.norm_eps)
+            views = (_view(self.shape, segments, kind) for kind in (False, True))
+            view = jax.tree.map(lambda *pair: jnp.stack(pair), *views)
+            each = {"local": jnp.asarray(local, jnp.int32)}
+        x = apply_layers(
+            self.layers, x, view, flash_rows, each=each, keys=keys, remat=self.remat, rows=rows
+        )
+        return ops.rms_norm(x, self.final_norm[...], self.shape.norm_eps)
+
+
+def local_layers(shape: DecoderShape) -> tuple[bool, ...]:
+    """Of each layer, whether it sees a window only."""
+    every = shape.global_every
+    return tuple(
+        shape.window > 0 and not (every and (i + 1) % every == 0) for i in range(shape.num_layers)
+    )
+
+
+def _view(shape: DecoderShape, segments: Array, local: bool) -> View:
+    """What a layer sees: the bias of its scores, and the rotation of its positions."""
+    length = segments.shape[1]
+    bias = ops.mask_bias(segments, causal=True)
+    if local and shape.window < length:
+        bias = bias + ops.window_bias(length, shape.window)
+    theta, scaling = shape.rope_theta, shape.rope_scaling
+    if local and shape.local_rope_theta:
+        theta, scaling = shape.local_rope_theta, None
+    turns = frequencies(shape.head_dim, theta, scaling)
+    if segments.dtype == bool:
+        return bias, *ops.rotation(length, turns)
+    return bias, *ops.rotation_at(ops.positions_of(segments), turns)

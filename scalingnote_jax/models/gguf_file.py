@@ -1,22 +1,24 @@
-"""A .gguf file of architecture llama: its shape, its tensors, and the fields of its tokenizer.
+"""A .gguf file: its shape, its tensors, and the fields of its tokenizer.
 
 Tensors are read one by one, dequantised by `gguf`, under the names that `transformers` gives them.
 
-One trap: these files hold the rows of the query and key projections in another order, for a rotary
-layout of neighbouring pairs. Unless they are put back the model runs, and is wrong.
+Two traps, and with either the model runs, and is wrong. Files of architecture llama hold the rows
+of the query and key projections in another order, for a rotary layout of neighbouring pairs. Files
+of Gemma hold the scales of norms themselves, where `transformers` stores them less one.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 
-from scalingnote_jax.config import DecoderShape
+from scalingnote_jax.config import DecoderShape, RopeScaling
 from scalingnote_jax.errors import bad_input
 
 _NAMES = {
@@ -32,6 +34,13 @@ _NAMES = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+}
+_GEMMA_NAMES = _NAMES | {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
 }
 
 
@@ -42,14 +51,20 @@ class GgufFile:
         """Raises UserError: not a GGUF file, or of another architecture."""
         self.path = path
         fields = read_gguf(path)
-        self.shape = _shape(path, fields)
-        self._tensors = {_canonical(t.name): t for t in fields.tensors}
+        self._architecture: str = fields["general.architecture"]
+        self.shape = _shape(path, fields, self._architecture)
+        names = _GEMMA_NAMES if self.shape.gemma else _NAMES
+        self._tensors = {_canonical(t.name, names): t for t in fields.tensors}
         self.names = frozenset(self._tensors)
 
     def read(self, name: str) -> np.ndarray:
         """A tensor as float32, dequantised."""
         tensor = self._tensors[name]
         value = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        if self.shape.gemma and name.endswith("norm.weight"):
+            return value - 1
+        if self._architecture != "llama":
+            return value
         if name.endswith("self_attn.q_proj.weight"):
             return _half_split(value, self.shape.num_heads)
         if name.endswith("self_attn.k_proj.weight"):
@@ -92,13 +107,13 @@ def _read_gguf(path: Path, size: int, mtime_ns: int) -> GgufFields:
         ) from e
 
 
-def _canonical(name: str) -> str:
+def _canonical(name: str, names: dict[str, str]) -> str:
     """blk.3.attn_q.weight → layers.3.self_attn.q_proj.weight; an unknown name stays as it is."""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
-    if not match or match[2] not in _NAMES:
+    if not match or match[2] not in names:
         return name
     layer = f"layers.{match[1]}." if match[1] else ""
-    return f"{layer}{_NAMES[match[2]]}.{match[3]}"
+    return f"{layer}{names[match[2]]}.{match[3]}"
 
 
 def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -108,29 +123,76 @@ def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(rows, fan_in)
 
 
-def _shape(path: Path, fields: GgufFields) -> DecoderShape:
-    kind = fields["general.architecture"]
-    if kind != "llama":
-        raise bad_input(str(path), f"architecture {kind!r}", "'llama'", "use another model")
-    heads = fields["llama.attention.head_count"]
-    hidden = fields["llama.embedding_length"]
-    head_dim = fields.get("llama.attention.key_length", hidden // heads)
-    for field, given, wanted in (
-        ("rope.dimension_count", fields.get("llama.rope.dimension_count", head_dim), head_dim),
-        ("rope.scaling.type", fields.get("llama.rope.scaling.type", "none"), "none"),
-        ("expert_count", fields.get("llama.expert_count", 0), 0),
-    ):
-        if given != wanted:
-            raise bad_input(str(path), f"llama.{field} {given}", str(wanted), "use another model")
+class _Keys:
+    """The metadata of one architecture, by key without its prefix."""
+
+    def __init__(self, path: Path, fields: GgufFields, kind: str):
+        self.path, self.fields, self.kind = path, fields, kind
+
+    def __getitem__(self, key: str) -> Any:
+        return self.fields[f"{self.kind}.{key}"]
+
+    def get(self, key: str, default: Any) -> Any:
+        return self.fields.get(f"{self.kind}.{key}", default)
+
+    def require(self, key: str, *allowed: Any) -> None:
+        """Refuses another value than the `allowed`; a file without the key means the first."""
+        given = self.get(key, allowed[0])
+        if given not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise bad_input(
+                str(self.path), f"{self.kind}.{key} {given}", wanted, "use another model"
+            )
+
+
+def _shape(path: Path, fields: GgufFields, kind: str) -> DecoderShape:
+    if kind not in _SPECIAL:
+        known = f"one of {sorted(_SPECIAL)}"
+        raise bad_input(str(path), f"architecture {kind!r}", known, "use another model")
+    keys = _Keys(path, fields, kind)
+    heads, hidden = keys["attention.head_count"], keys["embedding_length"]
+    head_dim = keys.get("attention.key_length", hidden // heads)
+    keys.require("rope.dimension_count", head_dim)
+    keys.require("rope.scaling.type", "none", "linear")
+    keys.require("expert_count", 0)
+    linear = keys.get("rope.scaling.type", "none") == "linear"
     return DecoderShape(
-        vocab_size=fields.get("llama.vocab_size") or len(fields["tokenizer.ggml.tokens"]),
+        vocab_size=keys.get("vocab_size", 0) or len(fields["tokenizer.ggml.tokens"]),
         hidden_size=hidden,
-        intermediate_size=fields["llama.feed_forward_length"],
-        num_layers=fields["llama.block_count"],
+        intermediate_size=keys["feed_forward_length"],
+        num_layers=keys["block_count"],
         num_heads=heads,
-        num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
+        num_kv_heads=keys.get("attention.head_count_kv", heads),
         head_dim=head_dim,
-        rope_theta=float(fields.get("llama.rope.freq_base", 10_000.0)),
+        rope_theta=float(keys.get("rope.freq_base", 10_000.0)),
+        rope_scaling=RopeScaling("linear", keys["rope.scaling.factor"]) if linear else None,
         # Stored as float32: rounding gives back the number that was meant.
-        norm_eps=round(float(fields["llama.attention.layer_norm_rms_epsilon"]), 12),
+        norm_eps=round(float(keys["attention.layer_norm_rms_epsilon"]), 12),
+        **_SPECIAL[kind](keys, head_dim),
     )
+
+
+def _gemma(keys: _Keys, head_dim: int, largest: int, every: int) -> dict[str, Any]:
+    # Not in the file: only the largest model of each generation divides scores by another root.
+    other = keys["embedding_length"] // keys["attention.head_count"]
+    return {
+        "gemma": True,
+        "score_dim": other if keys["block_count"] == largest else head_dim,
+        "score_cap": float(keys.get("attn_logit_softcapping", 0)),
+        "window": keys["attention.sliding_window"],
+        "global_every": every,
+    }
+
+
+# Architecture → what its shape has beside the fields of a Llama.
+_SPECIAL: dict[str, Callable[[_Keys, int], dict[str, Any]]] = {
+    "llama": lambda keys, head_dim: {},
+    "qwen2": lambda keys, head_dim: {"qkv_bias": True},
+    "qwen3": lambda keys, head_dim: {"qk_norm": True},
+    "gemma2": lambda keys, head_dim: _gemma(keys, head_dim, largest=46, every=2),
+    "gemma3": lambda keys, head_dim: {
+        **_gemma(keys, head_dim, largest=62, every=6),
+        "qk_norm": True,
+        "local_rope_theta": float(keys.get("rope.freq_base_swa", 10_000.0)),
+    },
+}

@@ -7,16 +7,14 @@ opened: unpickling runs whatever is inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from scalingnote_jax.config import BertShape, DecoderShape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.models.families import shape_of_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PREFIXES = ("model.", "bert.")  # of a body inside a model with a head
@@ -28,17 +26,18 @@ class HfFolder:
     def __init__(self, folder: Path):
         """Raises UserError: config.json or weights are missing, broken or of another model type."""
         self.path = folder
-        self.shape = _shape(folder / "config.json")
+        config = folder / "config.json"
+        self.shape = shape_of_config(config, _json(config))
         files = _files_of_tensors(folder)
         self._places = {_canonical(name): (name, file) for name, file in files.items()}
         self.names = frozenset(self._places)
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor as float32, whatever float type it is stored in."""
+        """A tensor, in the float type that it is stored in."""
         stored, path = self._places[name]
         try:
             with safe_open(path, framework="numpy") as file:
-                return np.asarray(file.get_tensor(stored), dtype=np.float32)
+                return file.get_tensor(stored)
         except (SafetensorError, OSError) as e:
             raise _damaged(path, e) from e
 
@@ -95,71 +94,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise bad_input(str(path), "not an object", "a JSON object", "fetch it again")
     return values
-
-
-def _shape(path: Path) -> Shape:
-    config = _json(path)
-    kinds: dict[str, Callable[[Path, dict[str, Any]], Shape]] = {
-        "llama": _llama_shape,
-        "bert": _bert_shape,
-    }
-    kind = str(config.get("model_type"))
-    if kind not in kinds:
-        raise bad_input(
-            str(path), f"model_type {kind!r}", f"one of {sorted(_SHAPES)}", "use another model"
-        )
-    try:
-        return _SHAPES[kind](path, config)
-    except KeyError as e:
-        raise bad_input(
-            str(path), f"no field {e}", f"a complete {kind} config", "fetch it again"
-        ) from e
-
-
-def _require(path: Path, config: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuses settings that would compute something else than our modules do."""
-    for field, value in wanted.items():
-        given = config.get(field, value)
-        if given != value and given is not None:
-            raise bad_input(str(path), f"{field} {given!r}", repr(value), "use another model")
-
-
-def _llama_shape(path: Path, config: dict[str, Any]) -> DecoderShape:
-    plain = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    _require(path, config, plain)
-    # transformers 5 writes rope_parameters; 4 wrote rope_theta, and rope_scaling if there is any.
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    _require(path, {"rope_type": rope.get("rope_type", rope.get("type"))}, {"rope_type": "default"})
-    heads = config["num_attention_heads"]
-    return DecoderShape(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-    )
-
-
-def _bert_shape(path: Path, config: dict[str, Any]) -> BertShape:
-    plain = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-    _require(path, config, plain)
-    return BertShape(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        max_positions=config["max_position_embeddings"],
-        type_vocab_size=config.get("type_vocab_size", 2),
-        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
-    )
-
-
-_SHAPES: dict[str, Callable[[Path, dict[str, Any]], Shape]] = {
-    "llama": _llama_shape,
-    "bert": _bert_shape,
-}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,11 +23,13 @@ class Stored:
         name: of the tensor.
         inputs: how many of our leading axes are its input; 0 for biases and norms.
         table: it is looked up in, and stored as it is here.
+        less_one: what is stored is our scale of a norm less one.
     """
 
     name: str
     inputs: int = 0
     table: bool = False
+    less_one: bool = False
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the tensor, for our parameter (of one layer) of `shape`."""
@@ -38,7 +40,8 @@ class Stored:
 
     def convert(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The tensor as our parameter."""
-        return (tensor.T if self.inputs else tensor).reshape(shape)
+        ours = (tensor.T if self.inputs else tensor).reshape(shape)
+        return ours.astype(np.float32) + 1 if self.less_one else ours
 
 
 @dataclass(frozen=True)
@@ -103,4 +106,25 @@ BERT = Layout(
     unused=re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids"),
 )
 
-LAYOUTS: dict[type, Layout] = {DecoderShape: DECODER, BertShape: BERT}
+_QKV_BIASES = {f"layers/{x}_bias": Stored(f"layers.{{i}}.self_attn.{x}_proj.bias") for x in "qkv"}
+
+
+_QK_NORMS = {f"layers/{x}_norm": Stored(f"layers.{{i}}.self_attn.{x}_norm.weight") for x in "qk"}
+_SANDWICH = {
+    "layers/attention_out_norm": Stored("layers.{i}.post_attention_layernorm.weight"),
+    "layers/mlp_norm": Stored("layers.{i}.pre_feedforward_layernorm.weight"),
+    "layers/mlp_out_norm": Stored("layers.{i}.post_feedforward_layernorm.weight"),
+}
+
+
+def layout_of(shape: DecoderShape | BertShape) -> Layout:
+    """The layout of a body of `shape`."""
+    if isinstance(shape, BertShape):
+        return BERT
+    stored = DECODER.stored | (_QKV_BIASES if shape.qkv_bias else {})
+    stored |= _QK_NORMS if shape.qk_norm else {}
+    if shape.gemma:
+        stored |= _SANDWICH
+        norms = {path: s for path, s in stored.items() if path.endswith("norm")}
+        stored |= {path: replace(s, less_one=True) for path, s in norms.items()}
+    return replace(DECODER, stored=stored)

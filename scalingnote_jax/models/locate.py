@@ -1,4 +1,4 @@
-"""From the name of weights or of a tokenizer in a config to a path. Nothing is downloaded."""
+"""From the name of weights or of a tokenizer in a config to a path. Only "hf:" may download."""
 
 from __future__ import annotations
 
@@ -15,27 +15,52 @@ PACKAGES = {
 }
 
 
-def locate(ref: str) -> Path:
+_WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json"]
+_TOKENIZER = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "config.json"]
+
+
+def locate(ref: str, tokenizer: bool = False) -> Path:
     """The file or folder that `ref` means.
 
     Args:
-        ref: "pip:PACKAGE", or the path of a folder or a file.
+        ref: "pip:PACKAGE", "hf:ORG/NAME[@REVISION]" (from the Hugging Face cache, downloaded if it
+            is not there), or the path of a folder or a file.
+        tokenizer: of a hub model, only the tokenizer is wanted.
 
     Raises:
-        UserError: the package is unknown, absent or without the file; or there is no such path.
+        UserError: the package is unknown, absent or without the file; the hub does not give the
+            model; or there is no such path.
     """
     if ref.startswith("pip:"):
         return _in_package(ref)
+    if ref.startswith("hf:"):
+        return _in_hub(ref, _TOKENIZER if tokenizer else _WEIGHTS)
     path = Path(ref).expanduser()
     if not ref or not path.exists():
         raise bad_input(
             repr(ref),
             "no such file or folder",
-            "a folder of Hugging Face safetensors, a .gguf file, or one of "
+            "a folder of Hugging Face safetensors, a .gguf file, hf:ORG/NAME, or one of "
             + ", ".join(f"pip:{name}" for name in PACKAGES),
             "name one of these",
         )
     return path
+
+
+def _in_hub(ref: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download  # slow to import, hence only where it is needed
+
+    name, _, revision = ref.removeprefix("hf:").partition("@")
+    try:
+        found = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+    except Exception as e:  # no network, no such model, a gate, a full disk
+        raise bad_input(
+            ref,
+            f"cannot be had ({str(e).splitlines()[0][:200]})",
+            "a model of the Hugging Face hub, or its copy in the local cache",
+            f"fetch it with `hf download {name}` where there is a network, or name a folder",
+        ) from e
+    return Path(found)
 
 
 def _in_package(ref: str) -> Path:

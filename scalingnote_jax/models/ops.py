@@ -64,12 +64,37 @@ def linear(x: Array, weight: Array, dtype: DTypeLike, inputs: int = 1) -> Array:
     return out.astype(jnp.float32).reshape(*x.shape[: x.ndim - inputs], *weight.shape[inputs:])
 
 
-# The backward pass recomputes these two activations, whatever the remat policy: redoing them is
+def dropout(x: Array, rate: float, keys: Array | None, place: int) -> Array:
+    """`x` [B, L, E] with a share `rate` of its numbers set to zero, the others scaled up.
+
+    Each row draws from a key of its own, so what is dropped depends neither on the devices nor on
+    the chunks that a batch is encoded in.
+
+    Args:
+        keys: one per row [B], of this layer; None changes nothing, as outside of training.
+        place: tells the calls of a layer apart.
+    """
+    if keys is None or not rate:
+        return x
+
+    def draw(key: Array) -> Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, place), 1.0 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(draw)(keys), x / (1.0 - rate), 0.0)
+
+
+# The backward pass recomputes these activations, whatever the remat policy: redoing them is
 # cheaper than writing and reading four more arrays of the size of the feed-forward layer.
 @jax.checkpoint
 def swiglu(gate: Array, up: Array) -> Array:
     """silu(gate) · up."""
     return jax.nn.silu(gate) * up
+
+
+@jax.checkpoint
+def geglu(gate: Array, up: Array) -> Array:
+    """gelu(gate) · up, with the tanh form that Gemma was trained with."""
+    return jax.nn.gelu(gate, approximate=True) * up
 
 
 @jax.checkpoint
@@ -90,22 +115,22 @@ def layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> Array:
     return centred * jax.lax.rsqrt(variance + eps) * scale + bias
 
 
-def rotation(length: int, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Cosines and signed sines [L, 1, K] of rotary positions 0 … L-1, in the half-split layout.
+def rotation(length: int, frequencies: np.ndarray) -> tuple[Array, Array]:
+    """Cosines and signed sines [L, 1, K] of rotary positions 0 … L-1, in the half-split layout, for
+    radians per position [K/2].
 
     Computed on the host in float64: an angle of thousands of radians has few exact digits left in
     float32.
     """
-    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     angles = np.arange(length)[:, None] * frequencies  # [L, K/2]
     cos = np.concatenate([np.cos(angles), np.cos(angles)], axis=-1)[:, None]
     sin = np.concatenate([-np.sin(angles), np.sin(angles)], axis=-1)[:, None]
     return jnp.asarray(cos, jnp.float32), jnp.asarray(sin, jnp.float32)
 
 
-def rotation_at(positions: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
+def rotation_at(positions: Array, frequencies: np.ndarray) -> tuple[Array, Array]:
     """`rotation` for the positions [B, L] of packed rows: [B, L, 1, K] each."""
-    tables = rotation(positions.shape[1], head_dim, theta)
+    tables = rotation(positions.shape[1], frequencies)
     return tables[0][positions], tables[1][positions]
 
 
@@ -147,14 +172,32 @@ def mask_bias(segments: Array, *, causal: bool) -> Array:
     return jnp.where(seen, 0.0, _UNSEEN)
 
 
-def attention(q: Array, k: Array, v: Array, bias: Array, dtype: DTypeLike) -> Array:
+def window_bias(length: int, window: int) -> Array:
+    """What is added to `mask_bias` so that a token sees only the last `window`, itself included;
+    [L, L] float32.
+    """
+    index = np.arange(length)
+    return jnp.where(index[:, None] - index < window, 0.0, _UNSEEN)
+
+
+def attention(
+    q: Array, k: Array, v: Array, bias: Array, dtype: DTypeLike, cap: float = 0.0
+) -> Array:
     """Scaled dot-product attention; k and v may have fewer heads than q (a divisor of them).
 
     Args:
         q: [B, L, H, K]; k, v: [B, L, H', K]; bias: as `mask_bias` gives it.
+        cap: if not 0, a score s becomes cap · tanh(s / cap).
 
     Returns:
         [B, L, H, K] in `dtype`.
     """
     q, k, v = (x.astype(dtype) for x in (q, k, v))
-    return jax.nn.dot_product_attention(q, k, v, bias=bias)
+    if not cap:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias)
+    size, length, heads, dim = q.shape
+    q = q.reshape(size, length, k.shape[2], -1, dim)
+    scores = jnp.einsum("blgrk,bmgk->bgrlm", q, k, preferred_element_type=jnp.float32)
+    scores = cap * jnp.tanh(scores * dim**-0.5 / cap) + bias[:, :, None]
+    seen = jax.nn.softmax(scores, axis=-1).astype(dtype)
+    return jnp.einsum("bgrlm,bmgk->blgrk", seen, v).reshape(size, length, heads, dim)

@@ -6,12 +6,13 @@ take as they are. Not for what the axes mean on a mesh: that is `sharding.py`. T
 between its versions.
 
 Logical axis names: "layers", "vocab", "embed", "heads", "kv_heads", "head", "mlp", "positions",
-"types", "proj", and "norm" for a vector over E (the scale or bias of a norm, the bias of a layer's
-output), which is too small to be worth splitting.
+"types", "proj", "lora_rank", and "norm" for a vector over E (the scale or bias of a norm, the bias
+of a layer's output), which is too small to be worth splitting.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -38,6 +39,13 @@ def param(key: jax.Array, shape: tuple[int, ...], axes: Axes, init: Initializer)
     """A float32 weight of `shape` whose axes have the logical names `axes`."""
     assert len(shape) == len(axes), f"{len(axes)} axis names for shape {shape}"
     return nnx.Param(init(key, shape, jnp.float32), axes=axes)
+
+
+def linear_param(key: jax.Array, shape: tuple[int, ...], axes: Axes, inputs: int = 1) -> nnx.Param:
+    """A float32 weight [layers, *in, *out] with `inputs` axes in, normal of variance 1 / fan-in."""
+    weight = param(key, shape, axes, fan_in_normal(math.prod(shape[1 : 1 + inputs])))
+    weight.set_metadata("inputs", inputs)
+    return weight
 
 
 def values_of(module: nnx.Module) -> Tree:

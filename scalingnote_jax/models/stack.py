@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
@@ -38,18 +39,20 @@ def apply_layers(
     layers: nnx.Module,
     x: Array,
     *context: Any,
-    each: tuple[Array, ...] = (),
+    each: dict[str, Array] | None = None,
+    keys: Array | None = None,
     remat: str,
     rows: Sharding | None,
 ) -> Array:
     """`x` through all layers.
 
     Args:
-        layers: a module whose weights are stacked and whose call `(x, *context, *each) -> x` is one
-            layer.
+        layers: a module whose weights are stacked and whose call `(x, *context, **each) -> x` is
+            one layer.
         x: [B, L, E].
         context: what every layer sees (masks, rotations).
         each: what differs from layer to layer, with a leading axis like the weights.
+        keys: [B], from which each layer's `keys` are made, for dropout; None for none.
         remat: what the backward pass recomputes: "none", "dots", "full" or "offload".
         rows: where the rows of x lie between layers; None leaves it to the compiler. Left to it, it
             follows weights that are split over E, and moves activations instead of weights.
@@ -60,13 +63,18 @@ def apply_layers(
 
     graphdef, state = nnx.split(layers)
     weights = nnx.to_pure_dict(state)
+    count = jax.tree.leaves(weights)[0].shape[0]
+    each = dict(each or {})
+    if keys is not None:
+        fold = jax.vmap(jax.random.fold_in, (0, None))
+        each["keys"] = jax.vmap(fold, (None, 0))(keys, jnp.arange(count))  # [layers, B]
 
     def body(x: Array, of_layer: Any) -> tuple[Array, None]:
         weights, own = of_layer
         layer: Any = nnx.merge(graphdef, weights)
-        return hold(layer(checkpoint_name(x, _INPUT), *context, *own)), None
+        return hold(layer(checkpoint_name(x, _INPUT), *context, **own)), None
 
-    unroll = jax.tree.leaves(weights)[0].shape[0] <= _UNROLL_UP_TO
+    unroll = count <= _UNROLL_UP_TO
     if remat != "none":  # in a loop there is nothing that CSE could undo, and its barriers cost
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=unroll)
     return jax.lax.scan(body, hold(x), (weights, each), unroll=unroll)[0]

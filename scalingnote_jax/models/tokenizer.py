@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.gguf_tokenizer import gguf_tokenizer
@@ -84,7 +84,8 @@ def load_tokenizer(ref: str) -> TextTokenizer:
     """The tokenizer that `ref` means.
 
     Args:
-        ref: "pip:PACKAGE", a folder (tokenizer.json, or any files that `transformers` can make a
+        ref: "bytes" (one token per byte, for towers with random weights), "pip:PACKAGE",
+            "hf:ORG/NAME", a folder (tokenizer.json, or any files that `transformers` can make a
             fast tokenizer of), a tokenizer.json, or a .gguf file.
 
     Raises:
@@ -95,7 +96,9 @@ def load_tokenizer(ref: str) -> TextTokenizer:
         raise bad_input(
             "tokenizer", "none, and random weights bring none", "a tokenizer", "set it in the tower"
         )
-    path = locate(ref)
+    if ref == "bytes":
+        return _bytes()
+    path = locate(ref, tokenizer=True)
     if path.suffix == ".gguf":
         return TextTokenizer(*gguf_tokenizer(path))
     if path.is_file():
@@ -103,6 +106,15 @@ def load_tokenizer(ref: str) -> TextTokenizer:
     if (path / _FILE).is_file():
         return _from_json(path / _FILE)
     return _from_transformers(path)
+
+
+def _bytes() -> TextTokenizer:
+    """256 bytes after one pad token."""
+    letters = ["<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return TextTokenizer(tokenizer, pad_id=0)
 
 
 def _from_json(path: Path) -> TextTokenizer:

@@ -25,7 +25,7 @@ from scalingnote_jax.models.checks import check_choices, check_lora, check_shape
 from scalingnote_jax.models.lora import FOLDER, adapt, merge, store_in
 from scalingnote_jax.models.params import Tree, blueprint, orthogonal, param, values_of
 from scalingnote_jax.models.pooling import pool
-from scalingnote_jax.models.pretrained import first_layers, load_pretrained, shape_of
+from scalingnote_jax.models.pretrained import first_layers, open_pretrained, shape_of
 
 _SMALLEST_NORM = (
     1e-6  # below it a vector is not scaled up to length one: its gradient would explode
@@ -46,7 +46,9 @@ class Tower(nnx.Module):
         """`rngs` has the streams "params", "projection" and "lora": what one part draws changes
         nothing in the others."""
         self.pooling = cfg.pooling
-        self.body = make_body(shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype)
+        self.body = make_body(
+            shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype, dropout=cfg.dropout
+        )
         if cfg.lora.rank:
             store_in(self.body, cfg.lora.base_dtype)
             adapt(self.body.layers, cfg.lora, rngs)
@@ -56,10 +58,15 @@ class Tower(nnx.Module):
             self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
 
     def __call__(
-        self, tokens: Array, segments: Array, rows: Sharding | None = None, texts_per_row: int = 0
+        self,
+        tokens: Array,
+        segments: Array,
+        rows: Sharding | None = None,
+        texts_per_row: int = 0,
+        keys: Array | None = None,
     ) -> Array:
         """As `TowerDef.apply`."""
-        hidden = self.body(tokens, segments, rows)
+        hidden = self.body(tokens, segments, rows, keys)
         pooled = pool(hidden, segments, self.pooling, texts_per_row)  # [B, E] or [B, S, E]
         return pooled @ self.projection[...] if self.projects else pooled
 
@@ -102,10 +109,16 @@ class TowerDef:
         Raises:
             UserError: the weights are missing, damaged or of another model.
         """
-        weights: dict[str, np.ndarray] = {}
+        return jax.tree.map(np.asarray, self.stored_params(seed))
+
+    def stored_params(self, seed: int) -> Tree:
+        """As `pretrained_params`, with a `StoredWeight` for what is still on disk: `sharding.place`
+        reads only what goes to the devices of this process.
+        """
+        weights: dict[str, Any] = {}
         if self.cfg.weights != "random":
             dtype = self.cfg.lora.base_dtype if self.cfg.lora.rank else "float32"
-            body = load_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
+            body = open_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
             weights = {f"body/{path}": value for path, value in body.items()}
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
 
@@ -123,6 +136,7 @@ class TowerDef:
         segments: Array,
         rows: Sharding | None = None,
         texts_per_row: int = 0,
+        keys: Array | None = None,
     ) -> Array:
         """Vectors before the L2 norm; pure.
 
@@ -136,6 +150,7 @@ class TowerDef:
                 states are held there, which is what makes weights split over "fsdp" travel to the
                 rows, and not the larger hidden states to the weights.
             texts_per_row: S, the most texts in a packed row; 0 where each row is one text.
+            keys: [B], a key for each row's dropout, in training; None for none.
 
         Returns:
             [B, D] float32, or [B, S, D] of packed rows (without meaning where there is no text).
@@ -145,7 +160,7 @@ class TowerDef:
         if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
             raise ValueError(f"parameters of another tower: {sorted(given ^ wanted)} differ")
         tower: Any = nnx.merge(graphdef, params)
-        return tower(tokens, segments, rows, texts_per_row)
+        return tower(tokens, segments, rows, texts_per_row, keys)
 
     def merged(self, params: Tree) -> tuple[TowerDef, Tree]:
         """The same tower without adapters: what they add is in its weights, in float32."""

@@ -110,6 +110,7 @@ class MetricsLog:
     def __init__(self, stage: Stage, start: int):
         self.stage = stage
         self.path = stage.folder / "metrics.jsonl"
+        self.parts = mesh_lib.batch_part(stage.prepared.mesh)[1]
         self.window: list[Any] = []
         self.pending: tuple[int, list[Any], dict[str, float]] | None = None
         self.real_tokens = self.all_tokens = self.examples = 0
@@ -136,7 +137,7 @@ class MetricsLog:
             if name.endswith(("mask", "segments")):
                 self.real_tokens += int(np.count_nonzero(x))
                 self.all_tokens += x.size
-        self.examples += len(next(iter(batch.values()))) * jax.process_count()
+        self.examples += len(next(iter(batch.values()))) * self.parts
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
             self._write(bar)
             self.pending = (step, self.window, self._rates())
@@ -152,7 +153,7 @@ class MetricsLog:
         secs = max(now - self.window_started, 1e-9)
         rates = {
             "examples_per_sec": round(self.examples / secs, 2),
-            "tokens_per_sec": round(self.real_tokens * jax.process_count() / secs, 1),
+            "tokens_per_sec": round(self.real_tokens * self.parts / secs, 1),
             "padding": round(1 - self.real_tokens / max(self.all_tokens, 1), 4),
             "host_share": round(self.idle_secs / secs, 4),
             "secs": round(now - self.started, 2),

@@ -8,7 +8,6 @@ mean of the gradients of smaller batches: a query then meets only the negatives 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -39,6 +38,7 @@ def encode_in_chunks(
     params: dict[str, Any],
     tokens: jax.Array,
     segments: jax.Array,
+    keys: jax.Array | None,
     rows: Sharding | None,
     *,
     chunks: int,
@@ -49,18 +49,19 @@ def encode_in_chunks(
     the backward pass.
 
     Args:
-        tokens, segments, rows, texts_per_row: as for `TowerDef.apply`; B a multiple of `chunks`
-            times the parts that the mesh splits a batch into.
+        tokens, segments, keys, rows, texts_per_row: as for `TowerDef.apply`; B a multiple of
+            `chunks` times the parts that the mesh splits a batch into.
     """
-    encode = partial(tower.apply, rows=rows, texts_per_row=texts_per_row)
+
+    def encode(params: dict[str, Any], part: tuple[Any, ...]) -> jax.Array:
+        tokens, segments, keys = part
+        return tower.apply(params, tokens, segments, rows, texts_per_row, keys)
+
+    texts = (tokens, segments, keys)
     if chunks == 1:
-        return encode(params, tokens, segments)
-
-    @partial(jax.checkpoint, prevent_cse=False)
-    def chunk(params: dict[str, Any], part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return encode(params, *part)
-
-    parts = (split_rows(tokens, chunks, rows), split_rows(segments, chunks, rows))
+        return encode(params, texts)
+    chunk = jax.checkpoint(encode, prevent_cse=False)
+    parts = jax.tree.map(lambda x: split_rows(x, chunks, rows), texts)
     _, vectors = jax.lax.scan(lambda _, part: (None, chunk(params, part)), None, parts)
     return join_rows(vectors)
 

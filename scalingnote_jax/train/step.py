@@ -7,6 +7,7 @@ rightly over any number of steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ def contrastive_step(
     doc_tower: TowerDef,
     cfg: TrainConfig,
     tx: optax.GradientTransformation,
+    seed: int = 0,
     rows: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step of stage 1.
@@ -53,6 +55,7 @@ def contrastive_step(
             and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
             [R, Ld] and doc_slots [B, G] (see `data/packing.py`).
         query_tower, doc_tower, cfg, tx: static.
+        seed: of dropout.
         rows: on a mesh, where the rows of a batch lie.
     """
 
@@ -63,6 +66,7 @@ def contrastive_step(
             side_params(params, "query"),
             batch["query_tokens"],
             batch["query_mask"],
+            batch.get("query_keys"),
             rows,
             chunks=cfg.encode_chunks,
         )
@@ -87,6 +91,9 @@ def contrastive_step(
         }
         return total / count, metrics
 
+    shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
+    for i, (side, tower) in enumerate((("query", query_tower), ("doc", doc_tower))):
+        batch = batch | _dropout_keys(f"{side}_keys", tower, (seed, i), state.step, shape[i])
     return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
 
 
@@ -97,6 +104,7 @@ def distill_step(
     tower: TowerDef,
     cfg: DistillConfig,
     tx: optax.GradientTransformation,
+    seed: int = 0,
     rows: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step of stage 2.
@@ -105,19 +113,36 @@ def distill_step(
         state: parameters "student/…".
         batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D] from the cache.
         tower, cfg, tx: static.
+        seed: of dropout.
         rows: on a mesh, where the rows of a batch lie.
     """
 
     def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
         params = nest(trained | state.frozen)
-        student_raw = tower.apply(params["student"], batch["tokens"], batch["mask"], rows)
+        student_raw = tower.apply(
+            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
+        )
         total, sums = distill_loss(
             student_raw, batch["teacher_raw"], w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise
         )
         count = jnp.float32(student_raw.shape[0])
         return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
 
+    batch = batch | _dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
     return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def _dropout_keys(
+    name: str, tower: TowerDef, seeds: tuple[int, ...], step: jax.Array, shape: tuple[int, ...]
+) -> Batch:
+    """{name: a key per row}, drawn from the seeds and the step alone; {} without dropout."""
+    if not tower.cfg.dropout:
+        return {}
+    key = jax.random.fold_in(jax.random.key(seeds[0]), step)
+    for number in seeds[1:]:
+        key = jax.random.fold_in(key, number)
+    rows = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(math.prod(shape)))
+    return {name: rows.reshape(shape)}
 
 
 def _encode_documents(
@@ -128,13 +153,15 @@ def _encode_documents(
     if "doc_slots" not in batch:
         size, group, length = tokens.shape
         tokens, mask = (x.reshape(-1, length) for x in (tokens, batch["doc_mask"]))
-        raw = encode_in_chunks(tower, params, tokens, mask, rows, chunks=cfg.encode_chunks)
+        keys = batch["doc_keys"].reshape(-1) if "doc_keys" in batch else None
+        raw = encode_in_chunks(tower, params, tokens, mask, keys, rows, chunks=cfg.encode_chunks)
         return raw.reshape(size, group, -1)
     raw = encode_in_chunks(
         tower,
         params,
         tokens,
         batch["doc_segments"],
+        batch.get("doc_keys"),
         rows,
         chunks=cfg.encode_chunks,
         texts_per_row=texts_per_row(tower.cfg.text),

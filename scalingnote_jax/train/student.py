@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, DistillConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.pipeline import TextSampler
@@ -145,14 +145,15 @@ def build(
             f"the teacher's {vectors.shape[1]}",
             f"set it to {vectors.shape[1]}",
         )
+    part, parts = mesh_lib.batch_part(mesh)
     texts = TextSampler(
         table,
         cfg.student.text.buckets,
         cfg.batch_size,
         cfg.bucket_window,
         config.seed,
-        jax.process_index(),
-        jax.process_count(),
+        process_index=part,
+        process_count=parts,
     )
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
@@ -162,8 +163,8 @@ def build(
         name="distill",
         folder=workdir.student,
         prepared=prepared,
-        step=prepared.jit(distill_step, tower=tower, cfg=cfg),
-        initial=lambda: flatten({"student": tower.pretrained_params(config.seed)}),
+        step=prepared.jit(distill_step, tower=tower, cfg=cfg, seed=config.seed),
+        initial=lambda: flatten({"student": tower.stored_params(config.seed)}),
         sampler=DistillSampler(texts, vectors),
         schedule=schedule,
         meta={"inputs": inputs, "contracts": {"query": terms}},

@@ -4,10 +4,13 @@ the same with other towers.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowersConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.pipeline import PairSampler
@@ -62,12 +65,12 @@ class Towers:
         return shapes, axes
 
     def initial(self, seed: int, temperature: float) -> Flat:
-        """Host arrays at step 0. Both sides start from the same seed, so equal towers start equal,
-        projection included.
+        """Parameters at step 0, on the host or still on disk. Both sides start from the same seed,
+        so equal towers start equal, projection included.
         """
         params: Flat = {LOG_SCALE: np.float32(-np.log(temperature)).reshape(())}
         for side, tower in self.sides.items():
-            params |= flatten({side: tower.pretrained_params(seed)})
+            params |= flatten({side: tower.stored_params(seed)})
         return params
 
     def freeze(self, learn_temperature: bool) -> tuple[str, ...]:
@@ -88,6 +91,7 @@ def pair_sampler(
     queries = (("", q.text) for q in collection.queries)
     documents = ((d.title, d.text) for d in collection.documents)
     key = collection.fingerprint
+    part, parts = mesh_lib.batch_part(mesh)
     return PairSampler(
         collection,
         "train",
@@ -99,15 +103,16 @@ def pair_sampler(
         config.train.negatives_per_query,
         config.train.bucket_window,
         config.seed,
-        jax.process_index(),
-        jax.process_count(),
+        process_index=part,
+        process_count=parts,
         pack_rows_by=_rows_per_process(config, mesh) if config.train.pack_documents else 0,
+        own_rows=partial(mesh_lib.own_rows, mesh),
     )
 
 
 def _rows_per_process(config: Config, mesh: Mesh) -> int:
     """What the rows of a process must be a multiple of, for the mesh and the chunks to split."""
-    return max(1, batch_shards(mesh) // jax.process_count()) * config.train.encode_chunks
+    return max(1, batch_shards(mesh) // mesh_lib.batch_part(mesh)[1]) * config.train.encode_chunks
 
 
 def program(
@@ -122,7 +127,11 @@ def program(
     freeze = towers.freeze(config.train.learn_temperature)
     prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
     step = prepared.jit(
-        contrastive_step, query_tower=towers.query, doc_tower=towers.doc, cfg=config.train
+        contrastive_step,
+        query_tower=towers.query,
+        doc_tower=towers.doc,
+        cfg=config.train,
+        seed=config.seed,
     )
     return towers, schedule, prepared, step
 

@@ -16,7 +16,7 @@ from plain_forward import numpy_bert, numpy_decoder
 from small_towers import BERT, DECODER, define, random_params
 
 from scalingnote_jax.config import BertShape, DecoderShape
-from scalingnote_jax.models import stack
+from scalingnote_jax.models import ops, stack
 from scalingnote_jax.models.bodies import body_blueprint
 from scalingnote_jax.models.pooling import pool
 from scalingnote_jax.models.towers import TowerDef, normalise
@@ -262,3 +262,29 @@ def test_parameters_of_another_tower_are_refused() -> None:
     del params["projection"]
     with pytest.raises(ValueError, match="projection"):
         tower.apply(params, *random_texts())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dropout_is_drawn_per_row_and_only_with_keys(shape: Any) -> None:
+    tokens, mask = random_texts()
+    plain, dropping = define(shape), define(shape, dropout=0.3)
+    params = random_params(plain)
+    keys = jax.random.split(jax.random.key(0), len(tokens))
+
+    def noisy(rows: slice) -> np.ndarray:
+        return np.asarray(dropping.apply(params, tokens[rows], mask[rows], keys=keys[rows]))
+
+    np.testing.assert_array_equal(
+        run(dropping, params, tokens, mask), run(plain, params, tokens, mask)
+    )
+    whole = noisy(slice(None))
+    assert np.abs(whole - run(plain, params, tokens, mask)).max() > 0.01
+    np.testing.assert_allclose(whole[2:], noisy(slice(2, None)), atol=1e-5)
+
+
+def test_dropout_keeps_the_mean() -> None:
+    x = jnp.ones((4, 50, 100))
+    y = ops.dropout(x, 0.25, jax.random.split(jax.random.key(1), 4), place=0)
+    np.testing.assert_allclose(np.unique(y), [0.0, 4 / 3], atol=1e-6)
+    assert float(y.mean()) == pytest.approx(1.0, abs=0.02)
+    assert not np.array_equal(y[0], y[1])

@@ -87,6 +87,23 @@ def test_the_same_step_in_another_way(
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
+def test_dropout_depends_on_neither_chunks_nor_mesh(
+    config: Config, workdir: Workdir, plain: Any
+) -> None:
+    towers = {
+        side: replace(getattr(config.teacher, side), dropout=0.2) for side in ("query", "doc")
+    }
+    dropped = replace(config, teacher=replace(config.teacher, **towers))
+    expected, whole = one_step(dropped, workdir, "one")
+    given, parts = one_step(change(dropped, encode_chunks=2), workdir, "eight")
+    assert abs(whole["loss"] - plain[1]["loss"]) > 1e-3
+    assert parts == pytest.approx(whole, abs=1e-4)
+    for a, b in zip(
+        *(jax.tree.leaves(s.opt_state[1][0].mu) for s in (expected, given)), strict=True
+    ):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
 def test_chunks_need_less_memory(config: Config, workdir: Workdir) -> None:
     def temporaries(chunks: int) -> int:
         mesh = mesh_lib.make_mesh(MESHES["one"], jax.devices()[:1])

@@ -1,0 +1,189 @@
+"""From the config.json of a model to our shape: one entry per model type that is supported.
+
+A setting that would compute something else than our modules do is refused, by name and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scalingnote_jax.config import BertShape, DecoderShape, RopeScaling
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.models.decoder import local_layers
+
+Values = dict[str, Any]
+
+
+def shape_of_config(path: Path, config: Values) -> Shape:
+    """The shape that `config`, the content of `path`, describes.
+
+    Raises:
+        UserError: a model type, a setting or an incomplete config that cannot be taken.
+    """
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        known = f"one of {sorted(FAMILIES)}"
+        raise bad_input(str(path), f"model_type {kind!r}", known, "use another model")
+    try:
+        return FAMILIES[kind](path, config)
+    except KeyError as e:
+        raise bad_input(
+            str(path), f"no field {e}", f"a complete {kind} config", "fetch it again"
+        ) from e
+
+
+def _require(path: Path, config: Values, wanted: Values) -> None:
+    for field, value in wanted.items():
+        given = config.get(field, value)
+        if given != value and given is not None:
+            raise bad_input(str(path), f"{field} {given!r}", repr(value), "use another model")
+
+
+def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
+    """What all decoders have, and what is special to one of them."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    return DecoderShape(
+        **{
+            "vocab_size": config["vocab_size"],
+            "hidden_size": hidden,
+            "intermediate_size": config["intermediate_size"],
+            "num_layers": config["num_hidden_layers"],
+            "num_heads": heads,
+            "num_kv_heads": config.get("num_key_value_heads") or heads,
+            "head_dim": config.get("head_dim") or hidden // heads,
+            "norm_eps": float(config.get("rms_norm_eps", 1e-6)),
+            **_rope(path, config),
+            **special,
+        }
+    )
+
+
+def _rope(path: Path, config: Values) -> Values:
+    """Base and stretching of the rotation; Gemma 3 has one pair for each kind of layer."""
+    # transformers 5 writes rope_parameters; 4 wrote rope_theta, and rope_scaling if there is any.
+    rope: Values = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    full: Values = rope.get("full_attention", rope)
+    theta = full.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    found = {"rope_theta": float(theta), "rope_scaling": _scaling(path, full)}
+    if local := rope.get("sliding_attention"):
+        _require(path, {"rope_type": local.get("rope_type")}, {"rope_type": "default"})
+        found["local_rope_theta"] = float(local["rope_theta"])
+    return found
+
+
+def _scaling(path: Path, rope: Values) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type")) or "default"
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RopeScaling("linear", float(rope["factor"]))
+    if kind != "llama3":
+        known = "one of ['default', 'linear', 'llama3']"
+        raise bad_input(str(path), f"rope_type {kind!r}", known, "use another model")
+    return RopeScaling(
+        kind="llama3",
+        factor=float(rope["factor"]),
+        low_turns=float(rope["low_freq_factor"]),
+        high_turns=float(rope["high_freq_factor"]),
+        old_positions=rope["original_max_position_embeddings"],
+    )
+
+
+def _windows(path: Path, config: Values, every: int) -> Values:
+    """The window, and which layers have none; `every` where the config does not list its layers."""
+    kinds = config.get("layer_types")
+    if kinds:
+        every = 1 + kinds.index("full_attention") if "full_attention" in kinds else 0
+    shape = DecoderShape(
+        num_layers=config["num_hidden_layers"], window=config["sliding_window"], global_every=every
+    )
+    wanted = ["sliding_attention" if local else "full_attention" for local in local_layers(shape)]
+    _require(path, {"layer_types": kinds}, {"layer_types": wanted})
+    return {"window": shape.window, "global_every": every}
+
+
+_SILU = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+_GEMMA = {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "use_bidirectional_attention": False,
+}
+
+
+def _llama(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, _SILU)
+    return _decoder(path, config)
+
+
+def _mistral(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, _SILU)
+    return _decoder(path, config, window=config.get("sliding_window") or 0)
+
+
+def _qwen2(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, {"hidden_act": "silu", "use_sliding_window": False})
+    return _decoder(path, config, qkv_bias=True)
+
+
+def _qwen3(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, _SILU | {"use_sliding_window": False})
+    return _decoder(path, config, qk_norm=True)
+
+
+def _gemma2(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, _GEMMA)
+    return _decoder(
+        path,
+        config,
+        gemma=True,
+        score_dim=config["query_pre_attn_scalar"],
+        score_cap=float(config.get("attn_logit_softcapping") or 0),
+        **_windows(path, config, every=2),
+    )
+
+
+def _gemma3(path: Path, config: Values) -> DecoderShape:
+    _require(path, config, _GEMMA)
+    if "rope_parameters" not in config:  # as transformers 4 wrote it
+        full = {"rope_theta": config.get("rope_theta", 1e6), **(config.get("rope_scaling") or {})}
+        local = {"rope_theta": config.get("rope_local_base_freq", 1e4)}
+        both = {"full_attention": full, "sliding_attention": local}
+        config = config | {"rope_parameters": both}
+    return _decoder(
+        path,
+        config,
+        gemma=True,
+        qk_norm=True,
+        score_dim=config["query_pre_attn_scalar"],
+        score_cap=float(config.get("attn_logit_softcapping") or 0),
+        **_windows(path, config, every=config.get("sliding_window_pattern", 6)),
+    )
+
+
+def _bert(path: Path, config: Values) -> BertShape:
+    plain = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    _require(path, config, plain)
+    return BertShape(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        max_positions=config["max_position_embeddings"],
+        type_vocab_size=config.get("type_vocab_size", 2),
+        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+    )
+
+
+FAMILIES: dict[str, Callable[[Path, Values], Shape]] = {
+    "bert": _bert,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+}
