@@ -8,7 +8,7 @@ Not for devices: the loop puts what comes from here on the mesh.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from scalingnote_jax.data.tokens import TokenTable, bucket_of
 _THREADS = 2
 _PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
 
-_ROW_STEPS = 8  # a batch of packed documents has one of about so many numbers of rows
+_ROW_STEPS = 16  # a batch of packed documents has one of about so many numbers of rows
 
 Batch = dict[str, np.ndarray]
 
@@ -70,11 +70,14 @@ class PairSampler:
         process_index: int = 0,
         process_count: int = 1,
         pack_rows_by: int = 0,
+        own_rows: Callable[[int], np.ndarray] | None = None,
     ):
         """
         Args:
             pack_rows_by: packs documents into rows of the last bucket's length, as many rows in
                 each process as this divides; 0 pads each document instead.
+            own_rows: of so many packed rows of all processes, those that are to be this process's,
+                ascending; None: one run, in the order of the processes.
 
         Raises:
             UserError: fewer examples than one batch, a batch that the processes cannot share, or
@@ -94,7 +97,7 @@ class PairSampler:
         self._relevance.check_negatives(negatives_per_query)
         self._process = process_index
         self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
-        self._pack_rows_by = pack_rows_by
+        self._pack_rows_by, self._own_rows = pack_rows_by, own_rows
         self._plans = EpochPlans(self._plan)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +148,11 @@ class PairSampler:
         num_rows = -(-max(p.num_rows for p in packings) // by) * by
         packing = packings[self._process]
         tokens, segments = fill(self._doc_tokens, own.ravel(), packing, num_rows, length)
-        slots = (self._process * num_rows + packing.rows) * per_row + packing.numbers - 1
+        if self._own_rows is None:
+            places = self._process * num_rows + np.arange(num_rows)
+        else:
+            places = self._own_rows(num_rows * len(self._slices))
+        slots = places[packing.rows] * per_row + packing.numbers - 1
         return {
             "doc_tokens": tokens,
             "doc_segments": segments,
