@@ -3,6 +3,7 @@
 The device never waits for the host: batches are made ahead by threads, a step is launched before
 the one before it is read, and metrics are read one log step late. Batches are a function of (seed,
 step), so a run that is stopped at step s and goes on gives the same losses as one that was not.
+SIGTERM makes it save and end.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scalingnote_jax.data.pipeline import iterate
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import Bar, progress, say
 from scalingnote_jax.train.checkpoint import Checkpoints
+from scalingnote_jax.train.preemption import Preempted, watch
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
 from scalingnote_jax.train.state import Flat, TrainState
 
@@ -83,7 +85,7 @@ def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) 
     total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
     log = MetricsLog(stage, start)
     in_flight: deque[Any] = deque()
-    with progress(stage.name, total=total, unit="steps") as bar:
+    with progress(stage.name, total=total, unit="steps") as bar, watch() as preemption:
         bar.advance(start)
         batches = iterate(stage.sampler, start, total)
         for step in range(start + 1, total + 1):
@@ -95,10 +97,16 @@ def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) 
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             log.add(step, batch, metrics, bar)
-            if step % every == 0 and step < total:
+            stop = step < total and preemption.stop_after(step)
+            if step % every == 0 or step == total or stop:
                 checkpoints.save(state, step, stage.meta)
-        log.close(bar)
-        checkpoints.save(state, total, stage.meta)
+            if stop:
+                break
+        log.close(step, bar)
+    if stop:
+        checkpoints.close()
+        say(f"{stage.name}: told to stop, saved step {step}; the same command goes on from there")
+        raise Preempted
     return state
 
 
@@ -139,14 +147,19 @@ class MetricsLog:
                 self.all_tokens += x.size
         self.examples += len(next(iter(batch.values()))) * self.parts
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
-            self._write(bar)
-            self.pending = (step, self.window, self._rates())
-            self.window = []
+            self._next(step, bar)
 
-    def close(self, bar: Bar) -> None:
-        """Writes what is still pending."""
+    def close(self, step: int, bar: Bar) -> None:
+        """Writes what is still pending, after the last step."""
+        if self.window:
+            self._next(step, bar)
         self._write(bar)
         self.pending = None
+
+    def _next(self, step: int, bar: Bar) -> None:
+        self._write(bar)
+        self.pending = (step, self.window, self._rates())
+        self.window = []
 
     def _rates(self) -> dict[str, float]:
         now = time.monotonic()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, Sharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 
 from scalingnote_jax.config import DistillConfig, TrainConfig
 from scalingnote_jax.data.packing import texts_per_row
@@ -73,7 +73,7 @@ def contrastive_step(
         doc_raw = _encode_documents(doc_tower, side_params(params, "doc"), batch, rows, cfg)
         scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
         queries, group = batch["doc_ids"].shape
-        mesh = rows.mesh if isinstance(rows, NamedSharding) else None
+        mesh = cast(Mesh, rows.mesh) if isinstance(rows, NamedSharding) else None
         total, counts = stage1_loss(cfg, queries, queries * group, mesh)(
             normalise(query_raw),
             normalise(doc_raw),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -25,9 +27,14 @@ AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
 
 
 class LineSampler:
-    """Points of a line, drawn by step alone."""
+    """Points of a line, drawn by step alone; with `term_at`, SIGTERM comes before that step."""
+
+    def __init__(self, term_at: int = -1):
+        self.term_at = term_at
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
+        if step == self.term_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
         return {"x": x, "y": x @ np.ones((4, 2), np.float32), "mask": np.ones((8, 4), bool)}
 
@@ -45,7 +52,7 @@ def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
 
 
 def make_stage(
-    folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", **static
+    folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", term_at: int = -1, **static
 ) -> Stage:
     mesh = mesh or make_mesh(MeshConfig())
     cfg = DistillConfig(optim=OptimConfig(learning_rate=0.05))
@@ -61,7 +68,7 @@ def make_stage(
         prepared=prepared,
         step=prepared.jit(line_step, **static),
         initial=lambda: {k: np.full(s.shape, 0.1, np.float32) for k, s in shapes.items()},
-        sampler=LineSampler(),
+        sampler=LineSampler(term_at),
         schedule=Schedule(total, 3, 4, schedule.learning_rate),
         meta={"inputs": inputs},
     )
@@ -86,6 +93,23 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path):
     steps = [[x for r in log for x in r["losses"]] for log in logs]
     assert steps[0] == steps[1]
     assert len(steps[0]) == STEPS
+
+
+def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path: Path, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    whole = fit_in(tmp_path / "whole")
+    with pytest.raises(SystemExit) as ended:
+        fit_in(tmp_path / "told", term_at=6)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    saved = max(int(p.name) for p in (tmp_path / "told" / "checkpoints").iterdir())
+    assert saved < STEPS  # batches are made ahead, so the signal comes some steps early
+    assert f"saved step {saved}" in capsys.readouterr().err
+    parts = fit_in(tmp_path / "told")
+    jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+    logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "told")]
+    steps = [[x for r in log for x in r["losses"]] for log in logs]
+    assert steps[0] == steps[1]
 
 
 def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path: Path):
