@@ -96,6 +96,7 @@ class BertShape:
     max_positions: int = 128
     type_vocab_size: int = 2
     norm_eps: float = 1e-12
+    unused_positions: int = 0  # RoBERTa: rows before the first position, in the stored table only
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,18 @@ import tyro
 from scalingnote_jax.config import Config
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.smoke import shrunk
 
 CONFIG_FILE = "config.json"
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: list[str] | None = None, smoke: bool = False
+) -> Config:
     """The config of a Python file with `overrides` ("--train.batch_size=8", …) applied.
+
+    Args:
+        smoke: shrink the file's config (see `smoke.py`) before the overrides.
 
     Raises:
         UserError: no such file, no `get_config` in it, an unknown field, a value of another type.
@@ -53,7 +59,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise bad_input(
             str(path), f"get_config() returned {type(config).__name__}", "a Config", "mend the file"
         )
-    return apply_overrides(config, overrides or [])
+    return apply_overrides(shrunk(config) if smoke else config, overrides or [])
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:
@@ -154,7 +160,8 @@ def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
         theirs = field_values(read_workdir_config(workdir))
         ours = field_values(config)
         for name in [*ours, *theirs]:
-            if ours.get(name) != theirs.get(name):
+            # A run goes on upon other devices: nothing that it makes depends on the mesh.
+            if ours.get(name) != theirs.get(name) and not name.startswith("mesh."):
                 raise bad_input(
                     str(path),
                     f"this workdir is of another config: {name} is {theirs.get(name)!r} there",

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.config import Config
+from scalingnote_jax.config import Config, ExactConfig
 from scalingnote_jax.configfile import to_json
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Query
@@ -26,12 +26,12 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.evaluate.metrics import evaluate_run, parse_metric, write_trec
 from scalingnote_jax.evaluate.report import write_report
-from scalingnote_jax.progress import progress
+from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.encode import side_vectors
 from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
-from scalingnote_jax.retrieval.exact import exact_search
+from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.store import VectorStore, partial_folder, put_in_place
+from scalingnote_jax.retrieval.store import RowsOnDisk, VectorStore, partial_folder, put_in_place
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.workdir import Workdir
 
@@ -97,13 +97,15 @@ def _dense(
     store = side_vectors(config, collection, workdir, document_tower, "doc", mesh)
     with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
         vectors = unit_rows(encoder.encode([q.text for q in queries]))
-        scores, found = exact_search(vectors, store.vectors(), depth, mesh=mesh)
+        cfg, documents = config.eval.exact, store.on_disk()
+        scores, found = exact_search(vectors, documents, depth, cfg, mesh)
         facts = {
             "query_tower": _tower_name(config, system),
             "doc_tower": _tower_name(config, document_tower),
             "params_non_embedding": encoder.tower.num_params(non_embedding=True),
         }
-        rows = [Row(system, "exact", _as_run(queries, store, scores, found), facts)]
+        near = _nearness(cfg, vectors, documents, depth, mesh, system)
+        rows = [Row(system, "exact", _as_run(queries, store, scores, found), facts | near)]
         if system != "untrained":
             index = ScannIndex.open(workdir.index, store.fingerprint)
             ann_scores, ann_found = index.search(vectors, depth)
@@ -117,22 +119,32 @@ def _dense(
     return rows
 
 
+def _nearness(
+    cfg: ExactConfig,
+    queries: np.ndarray,
+    documents: RowsOnDisk,
+    depth: int,
+    mesh: Mesh,
+    system: str,
+) -> dict[str, float]:
+    """How near the search of `cfg` comes to the exact one, said and returned; {} if it is exact."""
+    if cfg.storage == "float32" and cfg.recall_target == 1:
+        return {}
+    near = compare(queries[: cfg.query_block], documents, depth, cfg, mesh)
+    say(
+        f"{system}: with {cfg.storage} and recall target {cfg.recall_target:g} the first queries "
+        f"get {near.overlap:.1%} of the exact top {depth}; scores are off by up to "
+        f"{near.score_error:.1g}"
+    )
+    return {f"exact_overlap@{depth}": near.overlap}
+
+
 def _tower_name(config: Config, system: str) -> str:
     cfg = config.distill.student if system == "student" else config.teacher.query
     layers = f", {cfg.num_layers} layers" if cfg.num_layers else ""
     return f"{cfg.weights.removeprefix('pip:')}{layers}" + (
         " (untrained)" if system == "untrained" else ""
     )
-
-
-def overlap(exact: np.ndarray, approximate: np.ndarray, k: int) -> float:
-    """Mean share of the exact top k that the approximate top k holds. Both [q, ≥k] rows of
-    documents.
-    """
-    shares = [
-        len(set(a[:k]) & set(b[:k])) / len(a[:k]) for a, b in zip(exact, approximate, strict=True)
-    ]
-    return float(np.mean(shares))
 
 
 def _as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: np.ndarray) -> Run:

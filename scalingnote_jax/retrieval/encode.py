@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -47,8 +48,9 @@ def stored_vectors(
             distillation).
     """
     made_from = made_from | {"contract": encoder.contract, "normalised": unit}
+    share = (jax.process_index(), jax.process_count())
     if (folder / MANIFEST).is_file():
-        store = VectorStore.open(folder)
+        store = VectorStore.open(folder, share)
         if all(store.manifest.get(key) == value for key, value in made_from.items()):
             return store
     table = make_table()
@@ -65,7 +67,7 @@ def stored_vectors(
         if mesh_lib.first_process():
             writer.close()
     mesh_lib.barrier(f"vectors {name}")
-    return VectorStore.open(folder)
+    return VectorStore.open(folder, share)
 
 
 def side_vectors(

@@ -40,6 +40,14 @@ TOWERS = [
 ]
 
 
+def jit_apply(tower: TowerDef, mesh: Mesh) -> Any:
+    """The tower's (params, tokens [B, L], mask [B, L]) → [B, D] float32 on the mesh, compiled per
+    batch shape; every device gets all vectors.
+    """
+    apply = partial(tower.apply, rows=mesh_lib.batch_sharding(mesh))
+    return jax.jit(apply, out_shardings=mesh_lib.replicated(mesh))
+
+
 class Encoder:
     """A tower with its weights on the mesh, and its tokenizer."""
 
@@ -55,9 +63,7 @@ class Encoder:
         self.text = tower.cfg.text
         shards = mesh_lib.batch_shards(mesh)
         self.batch_size = -(-batch_size // shards) * shards
-        rows = mesh_lib.batch_sharding(mesh)
-        apply = partial(tower.apply, rows=rows)
-        self._apply = jax.jit(apply, out_shardings=mesh_lib.replicated(mesh))
+        self._apply = jit_apply(tower, mesh)
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class Encoder:
         length = bucket_of(int(table.lengths[rows].max()), self.text.buckets)
         # A last, short batch keeps the shape.
         padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-        mine = np.array_split(padded, jax.process_count())[jax.process_index()]
+        mine = padded[mesh_lib.own_rows(self.mesh, size)]
         tokens, mask = table.take(mine, length)
         batch = mesh_lib.put_batch({"tokens": tokens, "mask": mask}, self.mesh)
         return self._apply(self.params, batch["tokens"], batch["mask"])
@@ -147,7 +153,7 @@ def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: 
     shapes, axes = definition.abstract()
     shardings = shardings_of(flatten(shapes), flatten(axes), mesh)
     if tower == "untrained":
-        params = place(flatten(definition.pretrained_params(config.seed)), shardings)
+        params = place(flatten(definition.stored_params(config.seed)), shardings)
     else:
         folder = workdir.student if tower == "student" else workdir.teacher
         wanted = contract(definition, tokenizer)

@@ -1,70 +1,87 @@
-"""Exact search by dot product: what ANN recall is measured against.
+"""Search by scoring every document: what ANN recall is measured against, over all devices.
 
-One compiled function for all blocks: documents and queries are cut into blocks of a fixed shape,
-the last padded and masked, so that device memory is bounded by one block of scores and of documents
-whatever n is. On a mesh each device scores its part of a block of documents.
+The rows are cut over all axes of the mesh; each process reads only those that its own devices hold.
+A device scans its rows block by block and keeps the best k, and the devices' best are merged. What
+does not fit is loaded part after part. With float32 and recall 1 the result is exact; `compare`
+says what is lost otherwise. Not an index: nothing stays on the devices between two searches.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from scalingnote_jax.config import ExactConfig
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.retrieval.scan import Found, scan
 
-QUERY_BLOCK = 256  # queries scored at once: with the default block_rows, 8 MiB of scores
+LANES = 128  # columns of a block of scores are a multiple of it: the width of a TPU's registers
+INT8_MAX = 127
+EXACT = ExactConfig()
+
+
+class Vectors(Protocol):
+    """[n, D] float32 of which slices of rows are read: an array, or `VectorStore.on_disk()`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 def exact_search(
     queries: np.ndarray,
-    vectors: np.ndarray,
+    vectors: Vectors,
     k: int,
-    block_rows: int = 8192,
+    cfg: ExactConfig = EXACT,
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best documents of each query, best first; equal scores in order of row.
 
+    Bytes on a device, with R = cfg.device_rows and c the bytes of a number (4, 2 or 1): two loads
+    of vectors, 2·R·(D·c + 4), as one is read while the other is scanned; the scores of a block,
+    2·query_block·(block_rows + k)·4; the lists to be merged, query_block·k·(devices + 1)·8; and for
+    all q queries and their best, q·(D·4 + k·8).
+
     Args:
         queries: [q, D] float32.
-        vectors: [n, D] float32; may be memory-mapped, one block at a time is read.
+        vectors: [n, D] float32; only rows that this process's devices hold are read.
         k: documents per query, 1 <= k <= n.
-        block_rows: documents scored at once.
+        cfg: storage and sizes.
         mesh: the devices, every process with the same arguments; None for one local device.
 
     Returns:
-        scores [q, k] float32 and rows [q, k] int32.
+        scores [q, k] float32 and rows [q, k] int32, the same on every process.
 
     Raises:
-        UserError: k is out of range.
+        UserError: k or an option is out of range.
         ValueError: the shapes do not fit.
     """
     check_search(queries, vectors.shape, k)
+    _check_options(cfg)
     if len(queries) == 0:
         return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
-    n = len(vectors)
+    n = vectors.shape[0]
     mesh = mesh or Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
     whole = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    block = -(-max(k, min(block_rows, n)) // mesh.size) * mesh.size
-    q_block = min(QUERY_BLOCK, 1 << (len(queries) - 1).bit_length())  # few shapes, few compiles
-    q_starts = range(0, len(queries), q_block)
-    asked = [_put(_padded(queries, start, q_block), whole) for start in q_starts]
-    no_scores = np.full((q_block, k), -np.inf, np.float32)
-    nothing = (_put(no_scores, whole), _put(np.zeros((q_block, k), np.int32), whole))
-    best = [nothing for _ in asked]
-    for first_row in range(0, n, block):  # documents outside: each block is read and moved once
-        docs = _put(_padded(vectors, first_row, block), split)
-        best = [
-            _merge(found, some, docs, first_row, n, k=k)
-            for found, some in zip(best, asked, strict=True)
-        ]
-    scores = np.concatenate([np.asarray(scores) for scores, _ in best])
-    rows = np.concatenate([np.asarray(rows) for _, rows in best])
-    return scores[: len(queries)], rows[: len(queries)]
+    q_block = min(cfg.query_block, 1 << (len(queries) - 1).bit_length())  # few shapes to compile
+    count = -(-len(queries) // q_block)
+    asked = _put(_padded(queries, 0, count * q_block).reshape(count, q_block, -1), whole)
+    none = np.full((count, q_block, k), -1, np.int32)
+    best: Found = (_put(np.full_like(none, -np.inf, np.float32), whole), _put(none, whole))
+    loads = _Loads.plan(n, mesh.size, cfg)
+    for first_row in range(0, n, loads.rows):
+        docs, scales = loads.place(vectors, first_row, mesh, cfg.storage)
+        jax.block_until_ready(best)  # or the host would run ahead and fill the devices
+        best = scan(best, asked, docs, scales, first_row, n, mesh, cfg.recall_target)
+    scores, rows = (np.asarray(x).reshape(-1, k)[: len(queries)] for x in best)
+    return scores, rows
 
 
 def check_search(queries: np.ndarray, store_shape: tuple[int, ...], k: int) -> None:
@@ -81,7 +98,111 @@ def check_search(queries: np.ndarray, store_shape: tuple[int, ...], k: int) -> N
         raise bad_input("k", str(k), f"1 to {n}, the number of documents", "ask for fewer")
 
 
-def _padded(matrix: np.ndarray, start: int, rows: int) -> np.ndarray:
+def _check_options(cfg: ExactConfig) -> None:
+    for name in ("block_rows", "query_block", "device_rows"):
+        if getattr(cfg, name) < 1:
+            raise bad_input(
+                f"--eval.exact.{name}", str(getattr(cfg, name)), "at least 1", "raise it"
+            )
+    if not 0 < cfg.recall_target <= 1:
+        raise bad_input(
+            "--eval.exact.recall_target", str(cfg.recall_target), "above 0, at most 1", "1 is exact"
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near a search comes to the exact one."""
+
+    overlap: float  # mean share of the exact top k that it finds
+    score_error: float  # largest error of a score, over the documents that both find
+
+
+def compare(
+    queries: np.ndarray, vectors: Vectors, k: int, cfg: ExactConfig, mesh: Mesh | None = None
+) -> Agreement:
+    """The search of `cfg` against exact float32, at these very shapes: an approximate top-k has
+    been wrong at single shapes before, so none is to be trusted at another's word.
+
+    Arguments and errors are `exact_search`'s.
+    """
+    exactly = replace(cfg, storage="float32", recall_target=1.0)
+    exact = exact_search(queries, vectors, k, exactly, mesh)
+    return agreement(exact, exact_search(queries, vectors, k, cfg, mesh))
+
+
+def agreement(
+    exact: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> Agreement:
+    """Compares two results (scores [q, k], rows [q, k])."""
+    error = 0.0
+    for right_scores, right, scores, rows in zip(*exact, *other, strict=True):
+        _, here, there = np.intersect1d(right, rows, return_indices=True)
+        error = max(error, np.abs(right_scores[here] - scores[there]).max(initial=0.0))
+    return Agreement(overlap(exact[1], other[1], exact[1].shape[1]), float(error))
+
+
+def overlap(exact: np.ndarray, other: np.ndarray, k: int) -> float:
+    """Mean share of the exact top k that the other top k holds. Both [q, ≥k] rows of documents."""
+    shares = [len(set(a[:k]) & set(b[:k])) / k for a, b in zip(exact, other, strict=True)]
+    return float(np.mean(shares))
+
+
+@dataclass(frozen=True)
+class _Loads:
+    """How n rows are cut: into loads, a load over the devices, there into blocks; all alike."""
+
+    devices: int
+    blocks: int
+    block: int
+
+    @property
+    def rows(self) -> int:
+        """Of one load; the last is filled up with rows that are never returned."""
+        return self.devices * self.blocks * self.block
+
+    @classmethod
+    def plan(cls, n: int, devices: int, cfg: ExactConfig) -> _Loads:
+        """Loads of at most about device_rows a device, as equal as can be: little is filled up."""
+        loads = math.ceil(n / (devices * cfg.device_rows))
+        each = math.ceil(n / (devices * loads))
+        blocks = math.ceil(each / cfg.block_rows)
+        block = math.ceil(each / blocks)
+        return cls(devices, blocks, math.ceil(block / LANES) * LANES if block > LANES else block)
+
+    def place(
+        self, vectors: Vectors, first_row: int, mesh: Mesh, storage: str
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The load that starts at `first_row`, on the devices: [devices·blocks, block, D], and for
+        int8 the scale of each row, [devices·blocks, block].
+        """
+        split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        shape = (self.devices * self.blocks, self.block, vectors.shape[1])
+        docs, scales = [], []
+        for device, index in split.addressable_devices_indices_map(shape).items():
+            assert index is not None
+            start = first_row + (index[0].start or 0) * self.block
+            rows = _padded(vectors, start, self.blocks * self.block)
+            stored, scale = quantise(rows, storage)
+            docs.append(jax.device_put(stored.reshape(self.blocks, *shape[1:]), device))
+            if scale is not None:
+                scales.append(jax.device_put(scale.reshape(self.blocks, self.block), device))
+        join = jax.make_array_from_single_device_arrays
+        return join(shape, split, docs), join(shape[:2], split, scales) if scales else None
+
+
+def quantise(rows: np.ndarray, storage: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows [n, D] float32 as they are stored; for int8 also the scale [n] float32 of each: a row is
+    stored · scale, its largest number ±127.
+    """
+    if storage != "int8":
+        return rows.astype(jnp.dtype(storage), copy=False), None
+    scale = np.abs(rows).max(axis=1, initial=0.0) / INT8_MAX
+    scale[scale == 0] = 1.0
+    return np.rint(rows / scale[:, None]).astype(np.int8), scale
+
+
+def _padded(matrix: Vectors, start: int, rows: int) -> np.ndarray:
     """Rows `start` onwards, with zero rows below up to `rows`."""
     part = np.asarray(matrix[start : start + rows], np.float32)
     return np.pad(part, ((0, rows - len(part)), (0, 0))) if len(part) < rows else part
@@ -90,27 +211,3 @@ def _padded(matrix: np.ndarray, start: int, rows: int) -> np.ndarray:
 def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """A global array of which each process has the whole copy on its host."""
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-
-@partial(jax.jit, static_argnames="k")
-def _merge(
-    best: tuple[jax.Array, jax.Array],
-    queries: jax.Array,
-    docs: jax.Array,
-    first_row: int,
-    n: int,
-    k: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The best k of what was found so far and one block of documents.
-
-    `top_k` prefers the lower position among equals, and earlier blocks stand in front: so ties go
-    to the lower row.
-    """
-    # HIGHEST: accelerators would otherwise multiply in bf16, and this is the exact side.
-    scores = jnp.einsum("qd,nd->qn", queries, docs, precision=jax.lax.Precision.HIGHEST)
-    rows = first_row + jnp.arange(docs.shape[0], dtype=jnp.int32)
-    scores = jnp.where(rows < n, scores, -jnp.inf)  # padding
-    all_scores = jnp.concatenate([best[0], scores], axis=1)  # [q, k + n]
-    all_rows = jnp.concatenate([best[1], jnp.broadcast_to(rows, scores.shape)], axis=1)
-    top, where = jax.lax.top_k(all_scores, k)
-    return top, jnp.take_along_axis(all_rows, where, axis=1)

@@ -43,8 +43,12 @@ class VectorStore:
         return len(self.ids)
 
     @classmethod
-    def open(cls, dir: str | Path) -> VectorStore:
+    def open(cls, dir: str | Path, share: tuple[int, int] = (0, 1)) -> VectorStore:
         """Opens a store after checking every file against the manifest.
+
+        Args:
+            share: (i, n) checks every n-th shard from number i on: n processes that open a store
+                together need not each read all of it.
 
         Raises:
             UserError: a file is missing, cut or changed; names the file.
@@ -52,7 +56,7 @@ class VectorStore:
         dir = Path(dir)
         manifest = read_manifest(dir, "encode", REBUILD)
         try:
-            check_files(dir, [*manifest["shards"], manifest["ids"]], REBUILD)
+            check_files(dir, [*manifest["shards"][share[0] :: share[1]], manifest["ids"]], REBUILD)
             ids = json.loads((dir / manifest["ids"]["file"]).read_text(encoding="utf-8"))
             rows = sum(shard["rows"] for shard in manifest["shards"])
             counts = (manifest["count"], rows, manifest["dim"] > 0)
@@ -74,8 +78,36 @@ class VectorStore:
 
     def vectors(self) -> np.ndarray:
         """[n, D] float32: memory-mapped if there is one shard, concatenated in memory otherwise."""
-        parts = [np.load(self.dir / s["file"], mmap_mode="r") for s in self.manifest["shards"]]
+        parts = self.on_disk().parts
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def on_disk(self) -> RowsOnDisk:
+        """[n, D] float32, of which only the slices that are asked for are read."""
+        files = [self.dir / shard["file"] for shard in self.manifest["shards"]]
+        return RowsOnDisk([np.load(file, mmap_mode="r") for file in files])
+
+
+class RowsOnDisk:
+    """The rows of memory-mapped shards, one after the other.
+
+    Attributes:
+        parts: the shards, [rows, D] each.
+        shape: (n, D).
+    """
+
+    def __init__(self, parts: list[np.ndarray]):
+        self.parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self._starts[-1]), parts[0].shape[1])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """The rows of a slice without a step, as a copy in memory."""
+        start, stop, _ = rows.indices(self.shape[0])
+        pieces = [
+            part[max(start - first, 0) : max(stop - first, 0)]
+            for first, part in zip(self._starts, self.parts, strict=False)
+        ]
+        return np.concatenate(pieces)
 
 
 class StoreWriter:
