@@ -4,12 +4,11 @@ anything is loaded or written.
 
 from __future__ import annotations
 
-import numpy as np
 from jax.sharding import Mesh
 from rich.table import Table
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
+from scalingnote_jax.losses.choose import held_score_bytes, is_blockwise
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import console
 from scalingnote_jax.sharding import bytes_per_device, total_bytes_per_device
@@ -78,9 +77,10 @@ def _print_parameters(
 def _print_loss(config: Config, mesh: Mesh) -> None:
     cfg = config.train
     documents = cfg.batch_size * (1 + cfg.negatives_per_query)
-    scores = cfg.batch_size * documents + (cfg.batch_size**2 if cfg.symmetric else 0)
-    per_device = scores * np.dtype(np.float32).itemsize / mesh_lib.batch_shards(mesh)
+    sizes = (cfg.batch_size, documents, mesh)
+    form = "blockwise" if is_blockwise(cfg, *sizes) else "dense"
     console.print(
         f"train: {cfg.batch_size} queries × {documents} documents a step, "
-        f"up to {documents - 1} negatives per query, {per_device / MIB:.2f} MiB of scores a device"
+        f"up to {documents - 1} negatives per query, "
+        f"{held_score_bytes(cfg, *sizes) / MIB:.2f} MiB of scores a device ({form} loss)"
     )

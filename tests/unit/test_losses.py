@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.config import MeshConfig
+from scalingnote_jax.config import Config, MeshConfig, TrainConfig
+from scalingnote_jax.configfile import apply_overrides, from_json, to_json
 from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
 from scalingnote_jax.losses.distill import distill_loss
+from scalingnote_jax.losses.spread import spread_by_moments, spread_by_pairs
 
 TOLERANCE = 1e-5
 
@@ -125,6 +127,89 @@ def test_value_and_gradient_do_not_depend_on_the_device_count(devices):
     assert many == pytest.approx(float(one), rel=TOLERANCE)
     for name in names:
         np.testing.assert_allclose(many_grad[name], one_grad[name], atol=TOLERANCE)
+
+
+def two_of_two(cosine: float) -> dict[str, np.ndarray]:
+    """Two queries with their documents; the cosine of query 0 with document 0 is 0.6, with document
+    1 as given; query 1 meets document 1 at 1.
+    """
+    d0 = [0.6, 0.8]
+    d1 = [cosine, -np.sqrt(1 - cosine**2)]
+    ids = np.arange(2, dtype=np.int32)
+    return {
+        "query_emb": np.array([[1.0, 0.0], d1], np.float32),
+        "doc_emb": np.array([[d0], [d1]], np.float32),
+        "query_ids": ids,
+        "doc_ids": ids[:, None],
+        "positive_ids": ids[:, None],
+    }
+
+
+@pytest.mark.parametrize(("cosine", "negatives"), [(0.69, 2), (0.71, 1)])
+def test_a_document_above_the_positive_by_more_than_the_margin_is_no_negative(cosine, negatives):
+    b = two_of_two(cosine)
+    options = {"scale": 1.0, "symmetric": False, "false_negative_margin": 0.1}
+    loss, counts = contrastive_loss(**b, **options)
+    assert counts["negatives"] == negatives
+    assert counts["correct"] == 3 - negatives  # query 0 is right once document 1 is out
+    second = np.log1p(np.exp(b["query_emb"][1] @ b["doc_emb"][0, 0] - 1))
+    first = np.log1p(np.exp(cosine - 0.6)) if negatives == 2 else 0.0
+    assert loss == pytest.approx(first + second, abs=TOLERANCE)
+
+
+def test_the_margin_also_holds_from_documents_to_queries_and_has_no_gradient():
+    # Query 0 and document 1, at 0.71, are above both of their positives less 0.3 (0.3 and 0.7);
+    # query 1 and document 0, at -0.14, are not.
+    b = two_of_two(0.71)
+    rest = {k: v for k, v in b.items() if k != "query_emb"}
+    options = {"scale": 1.0, "symmetric": True, "false_negative_margin": -0.3}
+
+    def loss(query_emb):
+        return contrastive_loss(query_emb, **rest, **options)[0]
+
+    kept = b["query_emb"][1] @ b["doc_emb"][0, 0]
+    forward, back = np.log1p(np.exp(kept - 1.0)), np.log1p(np.exp(kept - 0.6))
+    assert loss(b["query_emb"]) == pytest.approx((forward + back) / 2, abs=TOLERANCE)
+    # What moves query 0 is its own document alone, by the softmax that query 1 has there.
+    expected = -0.5 * (1 - np.exp(-back)) * b["doc_emb"][0, 0]
+    np.testing.assert_allclose(jax.grad(loss)(b["query_emb"])[0], expected, atol=TOLERANCE)
+
+
+def test_spread_by_hand():
+    # Cosines of the three different pairs: 0.6, 0 and 0.8; the fourth row is the first text again.
+    rows = np.array([[1, 0], [0.6, 0.8], [0, 1], [1, 0]], np.float32)
+    expected = (0.36 + 0.64) / 3
+    for spread in (jax.jit(spread_by_pairs), jax.jit(spread_by_moments)):
+        assert spread(rows, jnp.array([7, 5, 6, 7])) == pytest.approx(expected, abs=TOLERANCE)
+        assert spread(rows, jnp.array([7, 7, 7, 7])) == 0.0
+        one_vector = rows[[0, 3, 0, 3]]
+        assert spread(one_vector, jnp.array([1, 2, 1, 2])) == pytest.approx(1.0)
+
+
+def test_spread_is_added_for_both_sides_and_scales_with_the_batch():
+    # Queries: cosine 0.71; documents: 0.6·0.71 - 0.8·sqrt(1 - 0.71²).
+    b = two_of_two(0.71)
+    options = {"scale": 1.0, "symmetric": True}
+    plain, _ = contrastive_loss(**b, **options)
+    spread, _ = contrastive_loss(**b, **options, w_spread=0.5)
+    squares = 0.71**2 + (0.6 * 0.71 - 0.8 * np.sqrt(1 - 0.71**2)) ** 2
+    assert spread - plain == pytest.approx(2 * 0.5 * squares, abs=TOLERANCE)
+
+
+def test_spread_by_moments_has_the_gradient_of_the_pairs():
+    rng = np.random.default_rng(6)
+    rows, ids = unit(rng.normal(size=(20, 6))).astype(np.float32), rng.integers(0, 12, 20)
+    forms = (spread_by_pairs, spread_by_moments)
+    by_pairs, by_moments = (jax.jit(jax.grad(f))(rows, ids) for f in forms)
+    np.testing.assert_allclose(by_moments, by_pairs, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("word", "value"), [("0.1", 0.1), ("None", None)])
+def test_the_margin_is_set_from_the_command_line(word, value):
+    config = Config(name="x", train=TrainConfig(false_negative_margin=0.3))
+    config = apply_overrides(config, [f"--train.false_negative_margin={word}"])
+    assert config.train.false_negative_margin == value
+    assert from_json(to_json(config)) == config
 
 
 def test_the_scale_is_capped():
