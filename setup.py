@@ -45,6 +45,11 @@ EXTRAS = {
     # 200 MB); it needs no TPU. The same as `tpu`, under the name of what it is for.
     "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
+    # `scalingnote export --format stablehlo`: what jax.export writes and reads programs with. The
+    # formats for sentence-transformers and transformers need nothing more.
+    "export": ["flatbuffers>=25.2"],
+    # `scalingnote export --format onnx`: PyTorch's own exporter (docs/export.md says why that one).
+    "onnx": ["torch>=2.9", "onnxscript>=0.6", "onnx>=1.20"],
     # The peers that tests/bench compares with; nothing of the package imports them.
     "bench": [
         "torch==2.13.0",  # the ratios that are written down were measured with it

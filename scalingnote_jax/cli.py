@@ -23,6 +23,8 @@ STEP_HELP = {
 }
 OTHER_HELP = {
     "search": "answer a text query from a finished workdir",
+    "export": "towers as a sentence-transformers or Hugging Face folder, StableHLO or ONNX",
+    "plan": "does it fit that TPU slice, and how fast at best? Compiled ahead, with no TPU",
     "doctor": "what works on this machine, and what to install",
 }
 USAGE = "scalingnote VERB …; verbs: " + ", ".join([*STEP_HELP, *OTHER_HELP])
@@ -70,6 +72,10 @@ def _dispatch(argv: list[str]) -> None:
         _step(verb, argv[1:])
     elif verb == "search":
         _search(argv[1:])
+    elif verb == "export":
+        _export(argv[1:])
+    elif verb == "plan":
+        _plan(argv[1:])
     elif verb == "doctor":
         from scalingnote_jax.doctor import doctor
 
@@ -99,6 +105,9 @@ def _step(verb: str, words: list[str]) -> None:
         action="store_true",
         help="print mesh, shardings, bytes and negatives; write nothing",
     )
+    parser.add_argument(
+        "--smoke", action="store_true", help="the config's tiny size: seconds on a CPU"
+    )
     if verb == "encode":
         parser.add_argument("--tower", default="teacher", help="teacher, student or untrained")
         parser.add_argument("--side", default="doc", help="doc or query")
@@ -106,7 +115,7 @@ def _step(verb: str, words: list[str]) -> None:
     args, overrides = parser.parse_known_args(words)
     from scalingnote_jax.configfile import claim_workdir, load_config
 
-    config = load_config(args.config, overrides)
+    config = load_config(args.config, overrides, smoke=args.smoke)
 
     from scalingnote_jax import mesh as mesh_lib
 
@@ -187,6 +196,59 @@ def _search(words: list[str]) -> None:
             print(
                 f"{rank:>4}. {hit.score:.3f}  {hit.id}  {line[:90]}{'…' if len(line) > 90 else ''}"
             )
+
+
+def _export(words: list[str]) -> None:
+    parser = _Parser(prog="scalingnote export", description=OTHER_HELP["export"])
+    parser.add_argument("workdir", help="a workdir in which the tower is trained")
+    parser.add_argument("out", help="the folder to write")
+    formats = ("sentence-transformers", "hf", "stablehlo", "onnx")
+    parser.add_argument("--format", required=True, choices=formats)
+    parser.add_argument("--tower", default="student", choices=("student", "teacher"))
+    parser.add_argument(
+        "--side",
+        choices=("query", "doc", "both"),
+        help="default: the student's query, the teacher's doc; both: queries by the tower, "
+        "documents by the teacher",
+    )
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    args = parser.parse_args(words)
+    from scalingnote_jax.export.command import Wish, run
+
+    side = args.side or ("query" if args.tower == "student" else "doc")
+    wish = Wish(args.format, args.tower, side, args.dtype)
+    run(Path(args.workdir), wish, Path(args.out), args.overwrite)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.split(","))
+
+
+def _plan(words: list[str]) -> None:
+    parser = _Parser(prog="scalingnote plan", description=OTHER_HELP["plan"])
+    parser.add_argument("config", help="a Python file with get_config(), see configs/")
+    parser.add_argument("--topology", required=True, help="one slice, such as v5e:16x16")
+    parser.add_argument("--slices", type=int, default=1, help="slices joined by the DCN")
+    parser.add_argument("--pairs", type=int, default=0, help="training pairs, for hours per epoch")
+    parser.add_argument("--search", action="store_true", help="find the best mesh and remat")
+    parser.add_argument(
+        "--batches", type=_sizes, default=(), help="with --search: batch sizes, as 2048,4096"
+    )
+    parser.add_argument("--compiles", type=int, default=6, help="with --search: at most so many")
+    parser.add_argument("--workdir", help="plan/ is written there (default: runs/NAME)")
+    parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
+    parser.epilog = "Any field of the config is overridden as --section.field=value."
+    args, overrides = parser.parse_known_args(words)
+    from scalingnote_jax.plan.topology import prepare_environment
+
+    prepare_environment()  # before JAX is imported
+    from scalingnote_jax.configfile import load_config
+    from scalingnote_jax.plan.command import Wish, run
+
+    config = load_config(args.config, overrides, smoke=args.smoke)
+    wish = Wish(args.topology, args.slices, args.pairs, args.search, args.batches, args.compiles)
+    run(config, wish, Path(args.workdir or Path("runs") / config.name))
 
 
 if __name__ == "__main__":

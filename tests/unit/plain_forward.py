@@ -15,38 +15,83 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
-def numpy_decoder(s: DecoderShape, body: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
+def frequency(s: DecoderShape, i: int, local: bool) -> float:
+    """Radians per position of the i-th pair of a head's dimensions."""
+    if local and s.local_rope_theta:
+        return s.local_rope_theta ** (-2 * i / s.head_dim)
+    plain, scaling = s.rope_theta ** (-2 * i / s.head_dim), s.rope_scaling
+    if scaling is None:
+        return plain
+    slow = plain / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = scaling.old_positions * plain / (2 * math.pi)
+    if turns > scaling.high_turns:
+        return plain
+    if turns < scaling.low_turns:
+        return slow
+    share = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
+    return share * plain + (1 - share) * slow
+
+
+def numpy_decoder(
+    s: DecoderShape, body: dict[str, Any], tokens: np.ndarray, causal: bool = True
+) -> np.ndarray:
     """One text without padding, one head at a time. [L] → [L, E]."""
-    layers = body["layers"]
     half = s.head_dim // 2
 
     def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + s.norm_eps) * scale
 
-    def turn(x: np.ndarray) -> np.ndarray:
+    def turn(x: np.ndarray, local: bool) -> np.ndarray:
         out = np.empty_like(x)
         for position in range(len(x)):
             for i in range(half):
-                angle = position * s.rope_theta ** (-2 * i / s.head_dim)
+                angle = position * frequency(s, i, local)
                 a, b = x[position, i], x[position, i + half]
                 out[position, i] = a * math.cos(angle) - b * math.sin(angle)
                 out[position, i + half] = b * math.cos(angle) + a * math.sin(angle)
         return out
 
-    x = body["embedding"]["table"][tokens].astype(np.float64)
-    for n in range(s.num_layers):
-        w = {name: value[n].astype(np.float64) for name, value in layers.items()}
-        h = norm(x, w["attention_norm"])
+    def attention(h: np.ndarray, w: dict[str, np.ndarray], local: bool) -> np.ndarray:
+        out = np.zeros_like(h)
         for head in range(s.num_heads):
             group = head // (s.num_heads // s.num_kv_heads)
-            q, k = turn(h @ w["q"][:, head]), turn(h @ w["k"][:, group])
-            v = h @ w["v"][:, group]
-            for i in range(len(tokens)):
-                p = softmax(q[i] @ k[: i + 1].T / math.sqrt(s.head_dim))
-                x[i] += (p @ v[: i + 1]) @ w["o"][head]
-        h = norm(x, w["mlp_norm"])
+            q, k, v = h @ w["q"][:, head], h @ w["k"][:, group], h @ w["v"][:, group]
+            if s.qkv_bias:
+                q, k, v = q + w["q_bias"][head], k + w["k_bias"][group], v + w["v_bias"][group]
+            if s.qk_norm:
+                q, k = norm(q, w["q_norm"]), norm(k, w["k_norm"])
+            q, k = turn(q, local), turn(k, local)
+            for i in range(len(h)):
+                first, last = 0, i + 1 if causal else len(h)
+                if local:
+                    first = max(0, i - s.window + 1 if causal else i - s.window // 2)
+                    last = min(last, i + s.window // 2 + 1)
+                scores = k[first:last] @ q[i] / math.sqrt(s.score_dim or s.head_dim)
+                if s.score_cap:
+                    scores = s.score_cap * np.tanh(scores / s.score_cap)
+                out[i] += (softmax(scores) @ v[first:last]) @ w["o"][head]
+        return out
+
+    def feed_forward(h: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
         gate = h @ w["gate"]
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w["up"])) @ w["down"]
+        if s.gemma:
+            cubic = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)
+            gate = 0.5 * gate * (1 + np.tanh(cubic))
+        else:
+            gate = gate / (1 + np.exp(-gate))
+        return (gate * (h @ w["up"])) @ w["down"]
+
+    x = body["embedding"]["table"][tokens].astype(np.float64)
+    x = x * math.sqrt(s.hidden_size) if s.gemma else x
+    for n in range(s.num_layers):
+        w = {name: value[n].astype(np.float64) for name, value in body["layers"].items()}
+        everything = s.global_every and (n + 1) % s.global_every == 0
+        out = attention(norm(x, w["attention_norm"]), w, bool(s.window) and not everything)
+        x = x + (norm(out, w["attention_out_norm"]) if s.gemma else out)
+        out = feed_forward(norm(x, w["mlp_norm"]), w)
+        x = x + (norm(out, w["mlp_out_norm"]) if s.gemma else out)
     return norm(x, body["final_norm"])
 
 

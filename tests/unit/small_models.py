@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 from safetensors.numpy import save_file
+
+from scalingnote_jax.models.pretrained import Pretrained, open_pretrained
 
 E, H, G, K, F, V, LAYERS = 32, 4, 2, 8, 64, 48, 3  # the small Llama
 BE, BH, BF, BV, POSITIONS = 24, 3, 40, 30, 20  # the small BERT, of as many layers
@@ -41,6 +44,12 @@ BERT_CONFIG = {
 }
 
 Tensors = dict[str, np.ndarray]
+
+
+def load_pretrained(ref: str, num_layers: int = 0) -> Pretrained:
+    """`open_pretrained` with all weights read."""
+    found = open_pretrained(ref, num_layers)
+    return replace(found, weights={p: np.asarray(w) for p, w in found.weights.items()})
 
 
 def llama_tensors() -> Tensors:
@@ -126,6 +135,11 @@ GGUF_NAMES = {
     "mlp.down_proj": "ffn_down",
     "embed_tokens": "token_embd",
     "norm": "output_norm",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    # Gemma's, where post_attention_layernorm is another norm than Llama's of this name
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }
 
 
@@ -157,7 +171,10 @@ def write_gguf(
         match = re.fullmatch(r"(?:layers\.(\d+)\.)?(.+)\.(\w+)", name)
         assert match
         layer, kind, suffix = match.groups()
-        if kind.endswith(("q_proj", "k_proj")):
+        if architecture.startswith("gemma"):
+            value = value + 1 if kind.endswith("norm") else value
+            kind = kind.replace("post_attention_layernorm", "post_attention_norm")
+        if architecture == "llama" and kind.endswith(("q_proj", "k_proj")):
             value = pair_order(value, H if kind.endswith("q_proj") else G)
         place = f"blk.{layer}." if layer else ""
         writer.add_tensor(f"{place}{GGUF_NAMES.get(kind, kind)}.{suffix}", value)

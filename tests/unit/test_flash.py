@@ -35,9 +35,11 @@ def inputs() -> tuple[np.ndarray, ...]:
 
 
 @pytest.mark.parametrize(
-    ("window", "cap"), [(0, 0.0), (16, 0.0), (0, 5.0)], ids=["causal", "window", "cap"]
+    ("causal", "window", "cap"),
+    [(True, 0, 0.0), (True, 16, 0.0), (True, 0, 5.0), (False, 0, 0.0), (False, 15, 0.0)],
+    ids=["causal", "window", "cap", "both-sides", "window-on-both-sides"],
 )
-def test_equals_plain_attention(inputs: Any, window: int, cap: float) -> None:
+def test_equals_plain_attention(inputs: Any, causal: bool, window: int, cap: float) -> None:
     mesh = mesh_lib.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])
     rows = mesh_lib.batch_sharding(mesh)
     *qkv, segments = inputs
@@ -45,13 +47,21 @@ def test_equals_plain_attention(inputs: Any, window: int, cap: float) -> None:
 
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = flash.attention(
-            q, k, v, jnp.asarray(segments), rows, window=window, cap=cap, interpret=True
+            q,
+            k,
+            v,
+            jnp.asarray(segments),
+            rows,
+            causal=causal,
+            window=window,
+            cap=cap,
+            interpret=True,
         )
         return jnp.where(real, out, 0.0)
 
     def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        bias = ops.mask_bias(jnp.asarray(segments), causal=True)
-        bias = bias + (ops.window_bias(LENGTH, window) if window else 0.0)
+        bias = ops.mask_bias(jnp.asarray(segments), causal=causal)
+        bias = bias + (ops.window_bias(LENGTH, window, causal=causal) if window else 0.0)
         return jnp.where(real, ops.attention(q, k, v, bias, "float32", cap), 0.0)
 
     given, expected = (

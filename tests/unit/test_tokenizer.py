@@ -116,3 +116,12 @@ def test_refused_tokenizers(tmp_path: Path) -> None:
         load_tokenizer(path)
     with pytest.raises(UserError, match="random weights bring none"):
         load_tokenizer("random")
+
+
+def test_bytes() -> None:
+    tokenizer = load_tokenizer("bytes")
+    (ascii_ids, accent, empty) = tokenizer.encode(["ab", "é", ""], 8)
+    assert (len(ascii_ids), len(accent), empty) == (2, 2, [0])  # é is two bytes in UTF-8
+    assert len({*ascii_ids, *accent}) == 4
+    assert tokenizer.vocab_size == 257
+    assert tokenizer.encode(["a" * 20], 8) == [[ascii_ids[0]] * 8]

@@ -20,7 +20,11 @@ BAD = [
     ({"num_layers": 4}, "--q.num_layers: num_layers 4; expected 0 (all) to 3"),
     ({"num_layers": -1}, "num_layers -1"),
     ({"pooling": "cls"}, "--q.pooling: 'cls' on a decoder"),
-    ({"pooling": "max"}, "--q.pooling: 'max'; expected one of ('last', 'mean', 'cls')"),
+    ({"pooling": "max"}, "--q.pooling: 'max'; expected one of ('last', 'mean', 'cls', 'marker')"),
+    ({"pooling": "marker", "bidirectional": True}, "--q.pooling: 'marker' where tokens see those"),
+    ({"pooling": "marker", "shape": BERT}, "--q.pooling: 'marker' where tokens see those"),
+    ({"bidirectional": True, "shape": BERT}, "--q.bidirectional: true for an encoder"),
+    ({"text": TextConfig(title_tokens=-1)}, "--q.text.title_tokens: -1; expected 0 or more"),
     ({"dtype": "float16"}, "--q.dtype"),
     ({"remat": "all"}, "--q.remat"),
     ({"projection": -1}, "--q.projection"),
@@ -41,6 +45,10 @@ def test_config_errors(changes: dict[str, Any], message: str) -> None:
         tower_def(TowerConfig(**{"weights": "random", "shape": DECODER, **changes}), "q")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_first_token_may_be_pooled_where_it_sees_the_text() -> None:
+    tower_def(TowerConfig(weights="random", shape=DECODER, pooling="cls", bidirectional=True))
 
 
 def test_tokenizer_must_fit_the_table() -> None:
