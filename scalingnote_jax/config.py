@@ -39,10 +39,13 @@ class TextConfig:
     checkpoint carries.
     """
 
-    prompt: str = "{text}"  # {title} and {text} are filled in; queries have no title
+    # {title} and {text} are filled in; queries have no title. Ready-made: data/prompts.py. What is
+    # too long is cut inside of the title and the text, never in the prompt's own words
+    prompt: str = "{text}"
     max_tokens: int = 64
     # Static lengths that batches are padded to; the last equals max_tokens
     buckets: tuple[int, ...] = (16, 32, 64)
+    title_tokens: int = 0  # of the title at most so many; the text has the rest; 0: no such limit
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class LoraConfig:
 
     rank: int = 0  # 0: no adapters
     alpha: float = 16.0  # what an adapter adds is scaled by alpha / rank
-    # Linear weights whose path matches one of these regular expressions get one, e.g. "layers/[qv]$"
+    # Linear weights whose path matches one of these regular expressions, e.g. "layers/[qv]$"
     modules: tuple[str, ...] = ("layers/",)
     base_dtype: Literal["float32", "bfloat16"] = "float32"  # how the body's weights are stored
 
@@ -121,7 +124,9 @@ class TowerConfig:
     shape: DecoderShape | BertShape | None = None
     tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
     num_layers: int = 0  # only the first so many layers; 0 keeps all
-    pooling: Literal["last", "mean", "cls"] = "mean"
+    # "marker": the state before the token at which data/prompts.MARKER begins in the prompt
+    pooling: Literal["last", "mean", "cls", "marker"] = "mean"
+    bidirectional: bool = False  # a decoder whose tokens see later ones too (LLM2Vec, NV-Embed)
     projection: int = 0  # D; 0 means no projection: D is the hidden size
     text: TextConfig = field(default_factory=TextConfig)
     # What the backward pass recomputes, layer by layer
@@ -175,6 +180,11 @@ class TrainConfig:
     # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
     false_negative_margin: float | None = None
     w_spread: float = 0.0  # weight of the spread-out term on both sides (losses/spread.py)
+    # Lengths, rising to D, that vectors may be cut to (losses/matryoshka.py); (): D alone
+    matryoshka: tuple[int, ...] = ()
+    # A further term: from the title alone, or word by word, to the query (losses/query_prediction)
+    title_prediction: Literal["none", "contrastive", "generative"] = "none"
+    w_title: float = 0.1  # its weight; not in the paper; NoteLLM's for a generative one is 0.01
     # "dense" holds all scores at once, "blockwise" a tile at a time; "auto" takes blockwise where
     # the scores of one device pass losses/choose.py's limit
     loss: Literal["auto", "dense", "blockwise"] = "auto"
@@ -208,6 +218,7 @@ class DistillConfig:
     w_cos: float = 1.0
     # MSE on vectors before or after the L2 norm (after: same direction as cosine)
     normalise: Literal["pre", "post"] = "post"
+    matryoshka: tuple[int, ...] = ()  # as in TrainConfig
     accumulate: int = 1  # gradients of so many parts of the batch, one after the other
     bucket_window: int = 16
     optim: OptimConfig = field(default_factory=OptimConfig)

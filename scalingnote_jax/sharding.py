@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.params import Drawn, draw
 
 RULES: dict[str, str | None] = {
     "layers": None,  # scanned over: splitting it would gather a layer per step
@@ -27,6 +28,7 @@ RULES: dict[str, str | None] = {
     "head": None,
     "mlp": "tensor",
     "proj": None,  # D of the projection: small, and read whole by the loss
+    "lora_rank": None,
     "norm": None,  # one-dimensional scales and biases
     "positions": None,
     "types": None,
@@ -86,12 +88,26 @@ def shardings_of(
 
 
 def place(params: dict[str, Any], shardings: dict[str, NamedSharding]) -> dict[str, jax.Array]:
-    """Host arrays → global arrays; each process copies only the parts that its devices hold."""
+    """Arrays, weights still on disk (`models/pretrained.py`) or not drawn yet (`models/params.py`) →
+    global arrays. A process reads, copies or draws only the parts that its devices hold, of one
+    parameter after the other.
+    """
+    drawn = {path: x for path, x in params.items() if isinstance(x, Drawn)}
+    placed = draw(drawn, {path: shardings[path] for path in drawn})
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: np.asarray(x[index]))
+        if isinstance(x, jax.Array):  # moves between the devices
+            return jax.device_put(x, sharding)
+        if not hasattr(x, "read"):
+            return jax.make_array_from_callback(x.shape, sharding, lambda i: np.asarray(x[i]))
+        places = sharding.addressable_devices_indices_map(x.shape)
+        distinct = {str(index): index for index in places.values()}
+        parts = dict(zip(distinct, x.read(list(distinct.values())), strict=True))
+        on_devices = [jax.device_put(parts[str(i)], device) for device, i in places.items()]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, on_devices)
 
-    return {path: put(x, shardings[path]) for path, x in params.items()}
+    rest = {path: put(x, shardings[path]) for path, x in params.items() if path not in drawn}
+    return {path: (placed | rest)[path] for path in params}
 
 
 def optimizer_shardings(

@@ -115,6 +115,8 @@ class PairSampler:
             And doc_tokens int32, doc_mask bool [b, G, Ld]; or of packed documents doc_tokens,
             doc_segments int32 [r, Ld] and doc_slots int32 [b, G]: document (i, g) of the batch is
             the text of number doc_slots % S + 1 in row doc_slots // S of all processes' rows.
+            If the table of documents has beginnings, also doc_beginnings, as doc_mask or
+            doc_segments, of those.
         """
         examples, docs = self._chosen(step)
         queries = self._relevance.query_rows[examples]
@@ -134,8 +136,12 @@ class PairSampler:
 
     def _padded(self, docs: np.ndarray) -> Batch:
         length = _bucket(self._doc_tokens, docs, self._doc_buckets)
-        tokens, mask = self._doc_tokens.take(docs[self._slices[self._process]], length)
-        return {"doc_tokens": tokens, "doc_mask": mask}
+        own = docs[self._slices[self._process]]
+        tokens, mask = self._doc_tokens.take(own, length)
+        documents = {"doc_tokens": tokens, "doc_mask": mask}
+        if (titles := self._doc_tokens.beginnings) is not None:
+            _, documents["doc_beginnings"] = titles.take(own, length)
+        return documents
 
     def _packed(self, docs: np.ndarray) -> Batch:
         length = self._doc_buckets[-1]
@@ -153,11 +159,15 @@ class PairSampler:
         else:
             places = self._own_rows(num_rows * len(self._slices))
         slots = places[packing.rows] * per_row + packing.numbers - 1
-        return {
+        documents = {
             "doc_tokens": tokens,
             "doc_segments": segments,
             "doc_slots": slots.astype(np.int32).reshape(own.shape),
         }
+        if (titles := self._doc_tokens.beginnings) is not None:
+            _, segments = fill(titles, own.ravel(), packing, num_rows, length)
+            documents["doc_beginnings"] = segments
+        return documents
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, number = divmod(step, self.steps_per_epoch)

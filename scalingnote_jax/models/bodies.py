@@ -15,11 +15,20 @@ Shape: TypeAlias = DecoderShape | BertShape
 
 
 def make_body(
-    shape: Shape, *, rngs: nnx.Rngs, remat: str, dtype: str, dropout: float = 0.0
+    shape: Shape,
+    *,
+    rngs: nnx.Rngs,
+    remat: str,
+    dtype: str,
+    dropout: float = 0.0,
+    bidirectional: bool = False,
 ) -> Decoder | Bert:
-    """A body with random weights; `remat`, `dtype` and `dropout` as in `TowerConfig`."""
+    """A body with random weights; `remat`, `dtype`, `dropout` and `bidirectional` as in
+    `TowerConfig`.
+    """
     if isinstance(shape, DecoderShape):
-        return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
+        causal = not bidirectional
+        return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout, causal=causal)
     return Bert(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
 
 

@@ -63,7 +63,7 @@ def check_shape(shape: Shape, where: str) -> None:
 
 
 def check_text(cfg: TowerConfig, shape: Shape, where: str) -> None:
-    """Buckets cover max_tokens, the positions suffice, and the pooling fits the architecture."""
+    """Buckets cover max_tokens, and the positions suffice."""
     text, field = cfg.text, f"--{where}.text"
     if list(text.buckets) != sorted({b for b in text.buckets if b > 0}) or not text.buckets:
         raise bad_input(
@@ -83,12 +83,24 @@ def check_text(cfg: TowerConfig, shape: Shape, where: str) -> None:
             f"at most {shape.max_positions}, the positions of {cfg.weights}",
             "lower it",
         )
-    if isinstance(shape, DecoderShape) and cfg.pooling == "cls":
-        raise bad_input(
-            f"--{where}.pooling",
-            "'cls' on a decoder, whose first token sees no other",
-            "'last' or 'mean'",
-            "choose one of them",
+    if text.title_tokens < 0:
+        raise bad_input(f"{field}.title_tokens", str(text.title_tokens), "0 or more", "0: no limit")
+
+
+def check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:
+    """The pooled token has seen the text: which one has depends on what sees what."""
+    causal = isinstance(shape, DecoderShape) and not cfg.bidirectional
+
+    def refuse(field: str, given: str, expected: str) -> None:
+        raise bad_input(f"--{where}.{field}", given, expected, "choose another value")
+
+    if cfg.bidirectional and isinstance(shape, BertShape):
+        refuse("bidirectional", "true for an encoder, which always is", "false")
+    if cfg.pooling == "cls" and causal:
+        refuse("pooling", "'cls' on a decoder, whose first token sees no other", "'last' or 'mean'")
+    if cfg.pooling == "marker" and not causal:
+        refuse(
+            "pooling", "'marker' where tokens see those behind the marker too", "'last' or 'mean'"
         )
 
 

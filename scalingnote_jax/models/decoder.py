@@ -33,10 +33,16 @@ class DecoderLayers(AdaptableLayers):
     """The weights of all layers, stacked; a call applies one layer (see `stack`)."""
 
     def __init__(
-        self, shape: DecoderShape, *, rngs: nnx.Rngs, dtype: DTypeLike, dropout: float = 0.0
+        self,
+        shape: DecoderShape,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        dropout: float = 0.0,
+        causal: bool = True,
     ):
         super().__init__(dtype)
-        self.shape, self.dropout = shape, dropout
+        self.shape, self.dropout, self.causal = shape, dropout, causal
         n, e, f = shape.num_layers, shape.hidden_size, shape.intermediate_size
         h, g, k = shape.num_heads, shape.num_kv_heads, shape.head_dim
         key, over = rngs.params, "layers"
@@ -105,7 +111,14 @@ class DecoderLayers(AdaptableLayers):
             return self.linear("o", ops.attention(q, k, v, seen, self.dtype, shape.score_cap))
         q, k, v = (x.astype(self.dtype) for x in (q, k, v))
         attended = flash.attention(
-            q, k, v, seen, flash_rows, window=shape.window, cap=shape.score_cap
+            q,
+            k,
+            v,
+            seen,
+            flash_rows,
+            causal=self.causal,
+            window=shape.window,
+            cap=shape.score_cap,
         )
         return self.linear("o", attended)
 
@@ -134,10 +147,11 @@ class Decoder(nnx.Module):
         remat: str,
         dtype: DTypeLike,
         dropout: float = 0.0,
+        causal: bool = True,
     ):
-        self.shape, self.remat = shape, remat
+        self.shape, self.remat, self.causal = shape, remat, causal
         self.embedding = Embedding(shape, rngs=rngs)
-        self.layers = DecoderLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout)
+        self.layers = DecoderLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout, causal=causal)
         self.final_norm = param(rngs.params(), (shape.hidden_size,), ("norm",), ones)
 
     def __call__(
@@ -157,16 +171,25 @@ class Decoder(nnx.Module):
         Returns:
             [B, L, E] float32; what stands at padded places has no meaning.
         """
-        x = self.embedding(tokens, rows)
-        flash_rows = rows if flash.pays(self.shape, tokens.shape[1], rows) else None
+        return self.states(self.embedding(tokens, rows), segments, rows, keys)
+
+    def states(
+        self,
+        x: Array,
+        segments: Array,
+        rows: Sharding | None = None,
+        keys: Array | None = None,
+    ) -> Array:
+        """The same from the vectors [B, L, E] of the tokens on."""
+        flash_rows = rows if flash.pays(self.shape, x.shape[1], rows) else None
         local = local_layers(self.shape)
         each: dict[str, Array] = {}
         if len(set(local)) == 1:
-            view = _view(self.shape, segments, local[0])
+            view = _view(self.shape, segments, local[0], self.causal)
             if flash_rows is not None:
                 view = (segments, *view[1:])  # the kernel wants to know the texts, not a bias
         else:
-            views = (_view(self.shape, segments, kind) for kind in (False, True))
+            views = (_view(self.shape, segments, kind, self.causal) for kind in (False, True))
             view = jax.tree.map(lambda *pair: jnp.stack(pair), *views)
             each = {"local": jnp.asarray(local, jnp.int32)}
         x = apply_layers(
@@ -183,12 +206,12 @@ def local_layers(shape: DecoderShape) -> tuple[bool, ...]:
     )
 
 
-def _view(shape: DecoderShape, segments: Array, local: bool) -> View:
+def _view(shape: DecoderShape, segments: Array, local: bool, causal: bool) -> View:
     """What a layer sees: the bias of its scores, and the rotation of its positions."""
     length = segments.shape[1]
-    bias = ops.mask_bias(segments, causal=True)
+    bias = ops.mask_bias(segments, causal=causal)
     if local and shape.window < length:
-        bias = bias + ops.window_bias(length, shape.window)
+        bias = bias + ops.window_bias(length, shape.window, causal=causal)
     theta, scaling = shape.rope_theta, shape.rope_scaling
     if local and shape.local_rope_theta:
         theta, scaling = shape.local_rope_theta, None

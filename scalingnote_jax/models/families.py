@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import BertShape, DecoderShape, RopeScaling
+from scalingnote_jax.config import BertShape, DecoderShape, RopeScaling, replace
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.decoder import local_layers
@@ -44,6 +44,7 @@ def _require(path: Path, config: Values, wanted: Values) -> None:
 
 def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
     """What all decoders have, and what is special to one of them."""
+    _require(path, config, {"is_causal": True})  # false in some embedding models of Qwen2's type
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     return DecoderShape(
         **{
@@ -163,6 +164,26 @@ def _gemma3(path: Path, config: Values) -> DecoderShape:
     )
 
 
+def _gemma3_with_images(path: Path, config: Values) -> DecoderShape:
+    """The language model of Gemma 3 from 4B on; the hub's configs leave out what is the default."""
+    default = {
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+    }
+    return _gemma3(path, default | config["text_config"])
+
+
+def _roberta(path: Path, config: Values) -> BertShape:
+    # Its positions count from behind the number of the padding token.
+    unused = config.get("pad_token_id", 1) + 1
+    positions = config["max_position_embeddings"] - unused
+    shape = _bert(path, config | {"max_position_embeddings": positions})
+    return replace(shape, unused_positions=unused)
+
+
 def _bert(path: Path, config: Values) -> BertShape:
     plain = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
     _require(path, config, plain)
@@ -181,9 +202,12 @@ def _bert(path: Path, config: Values) -> BertShape:
 FAMILIES: dict[str, Callable[[Path, Values], Shape]] = {
     "bert": _bert,
     "gemma2": _gemma2,
+    "gemma3": _gemma3_with_images,
     "gemma3_text": _gemma3,
     "llama": _llama,
     "mistral": _mistral,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
 }

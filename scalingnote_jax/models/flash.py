@@ -47,17 +47,19 @@ def attention(
     segments: Array,
     rows: NamedSharding,
     *,
+    causal: bool = True,
     window: int = 0,
     cap: float = 0.0,
     interpret: bool = False,
 ) -> Array:
-    """Causal attention within each text of a row.
+    """Attention within each text of a row.
 
     Args:
         q: [B, L, H, K]; k, v: [B, L, H', K], of one dtype; heads may be split over "tensor".
         segments: [B, L] int32 or bool, as for `TowerDef.apply`.
         rows: where the rows of the batch lie.
-        window: tokens that a token sees, itself included; 0 for all before it.
+        causal: whether a token sees only itself and those before it.
+        window: as for `ops.window_bias`; 0 for no limit.
         cap: as for `ops.attention`.
         interpret: runs the kernel step by step on any device, for tests.
 
@@ -65,7 +67,7 @@ def attention(
         [B, L, H, K]; what stands at padded places has no meaning.
     """
     heads = PartitionSpec(*rows.spec, None, "tensor", None)
-    local = partial(_attention, window=window, cap=cap, interpret=interpret)
+    local = partial(_attention, causal=causal, window=window, cap=cap, interpret=interpret)
     split = jax.shard_map(
         local,
         mesh=rows.mesh,
@@ -77,15 +79,26 @@ def attention(
 
 
 def _attention(
-    q: Array, k: Array, v: Array, segments: Array, *, window: int, cap: float, interpret: bool
+    q: Array,
+    k: Array,
+    v: Array,
+    segments: Array,
+    *,
+    causal: bool,
+    window: int,
+    cap: float,
+    interpret: bool,
 ) -> Array:
     """The same on one device's rows and heads."""
     _, length, heads, dim = q.shape
-    one = (
-        splash_attention_mask.LocalMask((length, length), (window - 1, 0), 0)
-        if 0 < window < length
-        else splash_attention_mask.CausalMask((length, length))
-    )
+    one: splash_attention_mask.Mask
+    if 0 < window < length:
+        reach = (window - 1, 0) if causal else (window // 2, window // 2)
+        one = splash_attention_mask.LocalMask((length, length), reach, 0)
+    elif causal:
+        one = splash_attention_mask.CausalMask((length, length))
+    else:
+        one = splash_attention_mask.FullMask((length, length))
     block = next(b for b in range(min(_LARGEST_BLOCK, length), 0, -_TOKENS) if length % b == 0)
     kernel = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([one] * heads),

@@ -1,6 +1,6 @@
 """A .gguf file: its shape, its tensors, and the fields of its tokenizer.
 
-Tensors are read one by one, dequantised by `gguf`, under the names that `transformers` gives them.
+Tensors are read in parts, dequantised by `gguf`, under the names that `transformers` gives them.
 
 Two traps, and with either the model runs, and is wrong. Files of architecture llama hold the rows
 of the query and key projections in another order, for a rotary layout of neighbouring pairs. Files
@@ -57,18 +57,21 @@ class GgufFile:
         self._tensors = {_canonical(t.name, names): t for t in fields.tensors}
         self.names = frozenset(self._tensors)
 
-    def read(self, name: str) -> np.ndarray:
-        """A tensor as float32, dequantised."""
-        tensor = self._tensors[name]
-        value = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+    def tensor_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return tuple(int(n) for n in reversed(self._tensors[name].shape))
+
+    def read(self, name: str, *index: slice) -> np.ndarray:
+        """A tensor or the part of it at `index`, whole heads of it, as float32, dequantised."""
+        tensor, (rows, *columns) = self._tensors[name], index or (slice(None),)
+        value = np.asarray(gguf.dequantize(tensor.data[rows], tensor.tensor_type), np.float32)
+        value = value[(slice(None), *columns)]
         if self.shape.gemma and name.endswith("norm.weight"):
             return value - 1
         if self._architecture != "llama":
             return value
-        if name.endswith("self_attn.q_proj.weight"):
-            return _half_split(value, self.shape.num_heads)
-        if name.endswith("self_attn.k_proj.weight"):
-            return _half_split(value, self.shape.num_kv_heads)
+        if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight")):
+            return _half_split(value, self.shape.head_dim)
         return value
 
 
@@ -116,10 +119,10 @@ def _canonical(name: str, names: dict[str, str]) -> str:
     return f"{layer}{names[match[2]]}.{match[3]}"
 
 
-def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
+def _half_split(weight: np.ndarray, head_dim: int) -> np.ndarray:
     """[H·K, E] with the rows of a head as (0, K/2, 1, K/2+1, …) → as (0, 1, 2, …)."""
     rows, fan_in = weight.shape
-    pairs = weight.reshape(heads, rows // heads // 2, 2, fan_in)
+    pairs = weight.reshape(-1, head_dim // 2, 2, fan_in)
     return pairs.swapaxes(1, 2).reshape(rows, fan_in)
 
 

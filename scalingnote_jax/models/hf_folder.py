@@ -1,12 +1,14 @@
 """A folder as `transformers` writes it: config.json and safetensors, whole or in shards.
 
-Reads shapes from headers and tensors one by one. Pickled weights (pytorch_model.bin) are never
-opened: unpickling runs whatever is inside.
+Reads shapes from headers, and of tensors what is asked for. Pickled weights (pytorch_model.bin) are
+never opened: unpickling runs whatever is inside.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.families import shape_of_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_PREFIXES = ("model.", "bert.")  # of a body inside a model with a head
+# Of a body inside a model with a head or, Gemma 3's, beside a vision tower; taken off in order.
+_PREFIXES = ("language_model.", "model.", "language_model.", "bert.", "roberta.")
 
 
 class HfFolder:
@@ -32,12 +35,23 @@ class HfFolder:
         self._places = {_canonical(name): (name, file) for name, file in files.items()}
         self.names = frozenset(self._places)
 
-    def read(self, name: str) -> np.ndarray:
-        """A tensor, in the float type that it is stored in."""
+    def tensor_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        with self._open(name) as tensor:
+            return tuple(tensor.get_shape())
+
+    def read(self, name: str, *index: slice) -> np.ndarray:
+        """A tensor or the part of it at `index`, in the float type that it is stored in."""
+        with self._open(name) as tensor:
+            return tensor[index or (slice(None),)]
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        # Anew each time: while a file is open, what was read of it stays in our memory.
         stored, path = self._places[name]
         try:
             with safe_open(path, framework="numpy") as file:
-                return file.get_tensor(stored)
+                yield file.get_slice(stored)
         except (SafetensorError, OSError) as e:
             raise _damaged(path, e) from e
 

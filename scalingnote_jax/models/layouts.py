@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from scalingnote_jax.config import BertShape, DecoderShape
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]  # from, up to: one for each axis
 
 
 @dataclass(frozen=True)
@@ -23,25 +26,59 @@ class Stored:
         name: of the tensor.
         inputs: how many of our leading axes are its input; 0 for biases and norms.
         table: it is looked up in, and stored as it is here.
+        skip: rows of the stored tensor before the first of ours.
         less_one: what is stored is our scale of a norm less one.
     """
 
     name: str
     inputs: int = 0
     table: bool = False
+    skip: int = 0
     less_one: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        """Whether each layer has a tensor of its own."""
+        return "{i}" in self.name
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the tensor, for our parameter (of one layer) of `shape`."""
         if self.table:
-            return shape
+            return (shape[0] + self.skip, *shape[1:])
         fan_out = math.prod(shape[self.inputs :])
         return (fan_out, math.prod(shape[: self.inputs])) if self.inputs else (fan_out,)
 
+    def stored_index(self, ranges: Ranges, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """Where the part of our parameter (of one layer, of `shape`) in `ranges` is stored.
+
+        Axes that are stored as one ([H, K] as H·K) can be cut along the first of them only.
+        """
+        if self.table:
+            first, *rest = ranges
+            return (slice(first[0] + self.skip, first[1] + self.skip), *(slice(*r) for r in rest))
+        outs = _joined(ranges[self.inputs :], shape[self.inputs :])
+        ins = _joined(ranges[: self.inputs], shape[: self.inputs]) if self.inputs else None
+        return (outs, ins) if ins else (outs,)
+
     def convert(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor as our parameter."""
+        """What is stored at some `stored_index`, as that part of our parameter, of `shape`."""
         ours = (tensor.T if self.inputs else tensor).reshape(shape)
         return ours.astype(np.float32) + 1 if self.less_one else ours
+
+    def revert(self, ours: np.ndarray) -> np.ndarray:
+        """The inverse of `convert`; rows that it skipped come back as zeros."""
+        if self.less_one:
+            ours = ours - 1
+        if self.table:
+            return np.pad(ours, [(self.skip, 0)] + [(0, 0)] * (ours.ndim - 1))
+        fan_in = math.prod(ours.shape[: self.inputs])
+        return ours.reshape(fan_in, -1).T if self.inputs else ours.ravel()
+
+
+def _joined(ranges: Ranges, sizes: tuple[int, ...]) -> slice:
+    assert all(r == (0, n) for r, n in zip(ranges[1:], sizes[1:], strict=True)), (ranges, sizes)
+    inner = math.prod(sizes[1:])
+    return slice(ranges[0][0] * inner, ranges[0][1] * inner)
 
 
 @dataclass(frozen=True)
@@ -74,8 +111,12 @@ DECODER = Layout(
         "layers/down": Stored("layers.{i}.mlp.down_proj.weight", inputs=1),
         "final_norm": Stored("norm.weight"),
     },
-    # The head, and frequencies that old versions saved though they follow from the config.
-    unused=re.compile(r"lm_head\.weight|(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"),
+    # The head, what sees images, and frequencies that old versions saved though they follow from
+    # the config.
+    unused=re.compile(
+        r"lm_head\.weight|(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+        r"|vision_tower\..*|multi_modal_projector\..*"
+    ),
 )
 
 BERT = Layout(
@@ -103,7 +144,7 @@ BERT = Layout(
         "layers/mlp_norm_bias": Stored(_LAYER + "output.LayerNorm.bias"),
     },
     # The pooler and the heads of pre-training, and position numbers that old versions saved.
-    unused=re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids"),
+    unused=re.compile(r"pooler\..*|cls\..*|lm_head\..*|embeddings\.position_ids"),
 )
 
 _QKV_BIASES = {f"layers/{x}_bias": Stored(f"layers.{{i}}.self_attn.{x}_proj.bias") for x in "qkv"}
@@ -120,7 +161,9 @@ _SANDWICH = {
 def layout_of(shape: DecoderShape | BertShape) -> Layout:
     """The layout of a body of `shape`."""
     if isinstance(shape, BertShape):
-        return BERT
+        path = "embedding/positions"
+        positions = replace(BERT.stored[path], skip=shape.unused_positions)
+        return replace(BERT, stored=BERT.stored | {path: positions})
     stored = DECODER.stored | (_QKV_BIASES if shape.qkv_bias else {})
     stored |= _QK_NORMS if shape.qk_norm else {}
     if shape.gemma:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 
 Axes: TypeAlias = tuple[str | None, ...]
@@ -51,6 +53,31 @@ def linear_param(key: jax.Array, shape: tuple[int, ...], axes: Axes, inputs: int
 def values_of(module: nnx.Module) -> Tree:
     """The weights of a module as a nested dict of arrays."""
     return nnx.to_pure_dict(nnx.state(module))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A weight that is not made yet: what `init(seed)` has at `path`."""
+
+    init: Callable[[int], Tree]
+    seed: int
+    path: str
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(draw({"": self})[""], dtype)
+
+
+def draw(
+    weights: dict[str, Drawn], shardings: dict[str, Any] | None = None
+) -> dict[str, jax.Array]:
+    """Makes weights under jit, so that nothing else is drawn, each part where it stays."""
+
+    def make() -> dict[str, jax.Array]:
+        trees = {(w.init, w.seed): w.init(w.seed) for w in weights.values()}
+        flat = {key: traverse_util.flatten_dict(tree, sep="/") for key, tree in trees.items()}
+        return {name: flat[w.init, w.seed][w.path] for name, w in weights.items()}
+
+    return jax.jit(make, out_shardings=shardings)() if weights else {}
 
 
 def blueprint(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:

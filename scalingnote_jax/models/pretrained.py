@@ -1,12 +1,15 @@
 """Pretrained weights as our parameters: from a pip package, a Hugging Face folder or a GGUF file.
 
-Only what is needed is read, and when it is: tensor by tensor, into the parts of our parameters that
-this process holds; the first layers only if that is all that is asked for. A model with a tensor
-too few or too many is refused, because it would be another model. Not for writing weights.
+Only what is needed is read, and when it is: some MiB at a time, into the parts of our parameters
+that this process holds; the first layers only if that is all that is asked for. A model with a
+tensor too few, too many or of another shape is refused, because it would be another model. Not for
+writing weights.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +22,10 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape, body_blueprint
 from scalingnote_jax.models.gguf_file import GgufFile
 from scalingnote_jax.models.hf_folder import HfFolder
-from scalingnote_jax.models.layouts import Layout, Stored, layout_of
+from scalingnote_jax.models.layouts import Layout, Ranges, Stored, layout_of
 from scalingnote_jax.models.locate import locate
+
+_BLOCK_VALUES = 2**22  # read at once: 16 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -44,35 +49,59 @@ class StoredWeight:
         self, source: TensorSource, stored: Stored, shape: tuple[int, ...], dtype: np.dtype
     ):
         self.source, self.stored, self.shape, self.dtype = source, stored, shape, dtype
+        self.stacked = int(stored.stacked)
 
     def read(self, indices: list[tuple[slice, ...]]) -> list[np.ndarray]:
         """The parts of the parameter at `indices`.
 
-        Each tensor is read once, and one at a time: beside the parts there is never more in memory
-        than the largest of them.
-
-        Raises:
-            UserError: a tensor has another shape.
+        What lies between the first and the last of them is read once, block by block: beside the
+        parts there is never more in memory than a few blocks.
         """
-        ranges = [
+        wanted = [
             tuple(s.indices(size)[:2] for s, size in zip(index, self.shape, strict=True))
             for index in indices
         ]
-        parts = [np.empty([stop - start for start, stop in r], self.dtype) for r in ranges]
-        stacked = "{i}" in self.stored.name
-        for i in range(self.shape[0] if stacked else 1):
-            shape = self.shape[1:] if stacked else self.shape
-            tensor = _read(self.source, self.stored, self.stored.name.format(i=i), shape)
-            for part, of_axes in zip(parts, ranges, strict=True):
-                if not stacked:
-                    part[...] = tensor[tuple(slice(*r) for r in of_axes)]
-                elif of_axes[0][0] <= i < of_axes[0][1]:
-                    part[i - of_axes[0][0]] = tensor[tuple(slice(*r) for r in of_axes[1:])]
+        parts = [np.empty(_sizes(ranges), self.dtype) for ranges in wanted]
+        around = tuple((min(a)[0], max(r[1] for r in a)) for a in zip(*wanted, strict=True))
+        for block in self._blocks(around):
+            value = self._read(block)
+            for part, ranges in zip(parts, wanted, strict=True):
+                pairs = zip(block, ranges, strict=True)
+                common = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in pairs)
+                if all(start < stop for start, stop in common):
+                    part[_within(common, ranges)] = value[_within(common, block)]
         return parts
+
+    def _blocks(self, around: Ranges) -> Iterator[Ranges]:
+        """`around` in pieces of one layer and some neighbouring rows of its tensor."""
+        axis = self.stacked + self.stored.inputs
+        start, stop = around[axis]
+        row = math.prod(_sizes(around[self.stacked :])) // (stop - start)
+        step = max(1, _BLOCK_VALUES // row)
+        for i in range(*around[0]) if self.stacked else (0,):
+            layer = ((i, i + 1), *around[1:]) if self.stacked else around
+            for first in range(start, stop, step):
+                rows = (first, min(first + step, stop))
+                yield (*layer[:axis], rows, *layer[axis + 1 :])
+
+    def _read(self, block: Ranges) -> np.ndarray:
+        name, of_layer = self.stored.name.format(i=block[0][0]), block[self.stacked :]
+        index = self.stored.stored_index(of_layer, self.shape[self.stacked :])
+        value = self.stored.convert(self.source.read(name, *index), _sizes(of_layer))
+        return value[None] if self.stacked else value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         (whole,) = self.read([tuple(slice(None) for _ in self.shape)])
         return whole if dtype is None else whole.astype(dtype)
+
+
+def _sizes(ranges: Ranges) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in ranges)
+
+
+def _within(ranges: Ranges, outer: Ranges) -> tuple[slice, ...]:
+    pairs = zip(ranges, outer, strict=True)
+    return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in pairs)
 
 
 class TensorSource(Protocol):
@@ -86,8 +115,12 @@ class TensorSource(Protocol):
         """With all its layers."""
         ...
 
-    def read(self, name: str) -> np.ndarray:
-        """A tensor, in some float type."""
+    def tensor_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; no value is read."""
+        ...
+
+    def read(self, name: str, *index: slice) -> np.ndarray:
+        """A tensor, or the part of it at `index`, in some float type."""
         ...
 
 
@@ -144,7 +177,7 @@ def open_pretrained(
         dtype: of the weights.
 
     Raises:
-        UserError: as `shape_of`; a tensor is missing or unknown.
+        UserError: as `shape_of`; a tensor is missing, unknown or of another shape.
     """
     source = open_weights(ref)
     shape = first_layers(source.shape, num_layers, ref)
@@ -157,6 +190,8 @@ def open_pretrained(
     assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()
     kind = jnp.dtype(dtype)
     weights = {p: StoredWeight(source, s, wanted[p].shape, kind) for p, s in layout.stored.items()}
+    for weight in weights.values():
+        _check_shape(weight)
     return Pretrained(shape, weights)
 
 
@@ -178,9 +213,10 @@ def _check_complete(source: TensorSource, layout: Layout) -> None:
         )
 
 
-def _read(source: TensorSource, stored: Stored, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    tensor, expected = source.read(name), stored.stored_shape(shape)
-    if tensor.shape != expected:
-        given = f"tensor {name} has shape {tensor.shape}"
-        raise bad_input(str(source.path), given, str(expected), "use weights that fit their config")
-    return stored.convert(tensor, shape)
+def _check_shape(weight: StoredWeight) -> None:
+    source, expected = weight.source, weight.stored.stored_shape(weight.shape[weight.stacked :])
+    for i in range(weight.shape[0] if weight.stacked else 1):
+        name = weight.stored.name.format(i=i)
+        if (found := source.tensor_shape(name)) != expected:
+            given, fix = f"tensor {name} has shape {found}", "use weights that fit their config"
+            raise bad_input(str(source.path), given, str(expected), fix)

@@ -66,6 +66,16 @@ class TextTokenizer:
             encodings = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids or [self.pad_id] for encoding in encodings]
 
+    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Of each text all token ids, special tokens included, and the characters [start, end) that
+        each stands for; (0, 0) for special tokens.
+        """
+        with self._lock:
+            self._tokenizer.no_truncation()
+            self._max_tokens = 0
+            encodings = self._tokenizer.encode_batch(texts)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and its config into `folder`; `load_tokenizer` gives it back."""
         folder = Path(folder)

@@ -21,10 +21,26 @@ from jax.sharding import Sharding
 from scalingnote_jax.config import LoraConfig, TowerConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape, make_body
-from scalingnote_jax.models.checks import check_choices, check_lora, check_shape, check_text
+from scalingnote_jax.models.checks import (
+    check_attention,
+    check_choices,
+    check_lora,
+    check_shape,
+    check_text,
+)
+from scalingnote_jax.models.decoder import Decoder
+from scalingnote_jax.models.language import log_likelihood
 from scalingnote_jax.models.lora import FOLDER, adapt, merge, store_in
-from scalingnote_jax.models.params import Tree, blueprint, orthogonal, param, values_of
-from scalingnote_jax.models.pooling import pool
+from scalingnote_jax.models.params import (
+    Drawn,
+    Tree,
+    blueprint,
+    draw,
+    orthogonal,
+    param,
+    values_of,
+)
+from scalingnote_jax.models.pooling import pool, pool_beginnings
 from scalingnote_jax.models.pretrained import first_layers, open_pretrained, shape_of
 
 _SMALLEST_NORM = (
@@ -47,7 +63,12 @@ class Tower(nnx.Module):
         nothing in the others."""
         self.pooling = cfg.pooling
         self.body = make_body(
-            shape, rngs=rngs, remat=cfg.remat, dtype=cfg.dtype, dropout=cfg.dropout
+            shape,
+            rngs=rngs,
+            remat=cfg.remat,
+            dtype=cfg.dtype,
+            dropout=cfg.dropout,
+            bidirectional=cfg.bidirectional,
         )
         if cfg.lora.rank:
             store_in(self.body, cfg.lora.base_dtype)
@@ -64,11 +85,23 @@ class Tower(nnx.Module):
         rows: Sharding | None = None,
         texts_per_row: int = 0,
         keys: Array | None = None,
+        beginnings: Array | None = None,
     ) -> Array:
         """As `TowerDef.apply`."""
         hidden = self.body(tokens, segments, rows, keys)
         pooled = pool(hidden, segments, self.pooling, texts_per_row)  # [B, E] or [B, S, E]
+        if beginnings is not None:
+            first = pool_beginnings(hidden, beginnings, pooled, self.pooling, texts_per_row)
+            pooled = jnp.stack([pooled, first], axis=-2)
         return pooled @ self.projection[...] if self.projects else pooled
+
+    def log_likelihood(
+        self, vectors: Array, tokens: Array, mask: Array, rows: Sharding | None = None
+    ) -> Array:
+        """As `TowerDef.log_likelihood`."""
+        assert isinstance(self.body, Decoder)
+        start = vectors @ self.projection[...].T if self.projects else vectors
+        return log_likelihood(self.body, start, tokens, mask, rows)
 
 
 @dataclass(frozen=True)
@@ -109,25 +142,26 @@ class TowerDef:
         Raises:
             UserError: the weights are missing, damaged or of another model.
         """
-        return jax.tree.map(np.asarray, self.stored_params(seed))
+        flat = traverse_util.flatten_dict(self.stored_params(seed), sep="/")
+        flat |= draw({path: x for path, x in flat.items() if isinstance(x, Drawn)})
+        return traverse_util.unflatten_dict({p: np.asarray(x) for p, x in flat.items()}, sep="/")
 
-    def stored_params(self, seed: int) -> Tree:
-        """As `pretrained_params`, with a `StoredWeight` for what is still on disk: `sharding.place`
-        reads only what goes to the devices of this process.
+    def stored_params(self, seed: int, given: dict[str, Any] | None = None) -> Tree:
+        """As `pretrained_params`, with a `StoredWeight` for what is still on disk and a `Drawn` for
+        what is not drawn yet: `sharding.place` makes of each what this process holds.
+
+        Args:
+            seed: of what is drawn.
+            given: path → array, in place of pretrained weights.
         """
-        weights: dict[str, Any] = {}
-        if self.cfg.weights != "random":
+        weights = given or {}
+        if given is None and self.cfg.weights != "random":
             dtype = self.cfg.lora.base_dtype if self.cfg.lora.rank else "float32"
             body = open_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
             weights = {f"body/{path}": value for path, value in body.items()}
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
-
-        def rest() -> Tree:  # under jit, so that nothing else is drawn
-            drawn = traverse_util.flatten_dict(self.init(seed), sep="/")
-            return {path: drawn[path] for path in paths if path not in weights}
-
-        weights |= {path: np.asarray(value) for path, value in jax.jit(rest)().items()}
-        return traverse_util.unflatten_dict({path: weights[path] for path in paths}, sep="/")
+        flat = {p: weights[p] if p in weights else Drawn(self.init, seed, p) for p in paths}
+        return traverse_util.unflatten_dict(flat, sep="/")
 
     def apply(
         self,
@@ -137,6 +171,7 @@ class TowerDef:
         rows: Sharding | None = None,
         texts_per_row: int = 0,
         keys: Array | None = None,
+        beginnings: Array | None = None,
     ) -> Array:
         """Vectors before the L2 norm; pure.
 
@@ -151,16 +186,44 @@ class TowerDef:
                 rows, and not the larger hidden states to the weights.
             texts_per_row: S, the most texts in a packed row; 0 where each row is one text.
             keys: [B], a key for each row's dropout, in training; None for none.
+            beginnings: [B, L], as `segments`, of the first tokens of each text only; of a causal
+                tower. Each text then gets a second vector, which is that of its beginning alone; a
+                text without one gets its own twice.
 
         Returns:
-            [B, D] float32, or [B, S, D] of packed rows (without meaning where there is no text).
+            [B, D] float32, or [B, S, D] of packed rows (without meaning where there is no text);
+            with beginnings [B, 2, D] or [B, S, 2, D].
         """
+        tower = self._with(params)
+        return tower(tokens, segments, rows, texts_per_row, keys, beginnings)
+
+    def log_likelihood(
+        self,
+        params: Tree,
+        vectors: Array,
+        tokens: Array,
+        mask: Array,
+        rows: Sharding | None = None,
+    ) -> Array:
+        """Log-probability of each text as what follows a vector, mean over its tokens; of a causal
+        decoder.
+
+        Args:
+            params, rows: as for `apply`.
+            vectors: [B, D], as `apply` gives them.
+            tokens, mask: [B, L], in the tower's own tokens.
+
+        Returns:
+            [B] float32.
+        """
+        return self._with(params).log_likelihood(vectors, tokens, mask, rows)
+
+    def _with(self, params: Tree) -> Any:
         graphdef, shapes, _ = _blueprint(self)
         given, wanted = (traverse_util.flatten_dict(t, sep="/").keys() for t in (params, shapes))
         if given != wanted:  # nnx.merge goes by order: it would put weights into wrong places
             raise ValueError(f"parameters of another tower: {sorted(given ^ wanted)} differ")
-        tower: Any = nnx.merge(graphdef, params)
-        return tower(tokens, segments, rows, texts_per_row, keys)
+        return nnx.merge(graphdef, params)
 
     def merged(self, params: Tree) -> tuple[TowerDef, Tree]:
         """The same tower without adapters: what they add is in its weights, in float32."""
@@ -218,5 +281,6 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
         )
     check_shape(shape, where)
     check_text(cfg, shape, where)
+    check_attention(cfg, shape, where)
     check_lora(cfg, shape, where)
     return TowerDef(cfg, shape)

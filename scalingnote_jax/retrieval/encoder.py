@@ -18,13 +18,13 @@ from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowerConfig
-from scalingnote_jax.data.tokens import TokenTable, bucket_of, render
+from scalingnote_jax.data.tokens import TokenTable, bucket_of
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.tokenizer import TextTokenizer
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import Bar
 from scalingnote_jax.sharding import place, shardings_of
-from scalingnote_jax.tokenisation import contract, tower_tokenizer
+from scalingnote_jax.tokenisation import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.workdir import Workdir, output_of
@@ -73,8 +73,7 @@ class Encoder:
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """[n, D] float32, before the L2 norm, of texts or (title, text) pairs."""
         pairs = [("", t) if isinstance(t, str) else t for t in texts]
-        ids = self.tokenizer.encode([render(self.text, *p) for p in pairs], self.text.max_tokens)
-        return self.encode_table(TokenTable.from_lists(ids))
+        return self.encode_table(tokens_of(pairs, self.tower.cfg, self.tokenizer))
 
     def encode_table(
         self, table: TokenTable, rows: np.ndarray | None = None, bar: Bar | None = None
@@ -172,10 +171,11 @@ def _restore(
         assert step is not None, "a finished run has a checkpoint"
         saved = checkpoints.meta(step)["contracts"][side]
         for key, value in wanted.items():
-            if saved[key] != value:
+            trained_with = saved.get(key, False)  # what an older checkpoint does not name was off
+            if trained_with != value:
                 raise bad_input(
                     str(folder),
-                    f"its {side} tower was trained with {key} = {saved[key]!r}",
+                    f"its {side} tower was trained with {key} = {trained_with!r}",
                     f"{value!r} as the config says",
                     "use the config of this checkpoint",
                 )

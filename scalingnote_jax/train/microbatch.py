@@ -43,24 +43,43 @@ def encode_in_chunks(
     *,
     chunks: int,
     texts_per_row: int = 0,
+    beginnings: jax.Array | None = None,
 ) -> jax.Array:
-    """`tower.apply`, so many rows at a time that there are `chunks` of them. Same vectors, same
-    gradients; of the activations only one chunk's are alive, and each chunk is encoded once more in
-    the backward pass.
+    """`tower.apply`, in chunks.
 
     Args:
-        tokens, segments, keys, rows, texts_per_row: as for `TowerDef.apply`; B a multiple of
-            `chunks` times the parts that the mesh splits a batch into.
+        tokens, segments, keys, rows, texts_per_row, beginnings: as for `TowerDef.apply`.
+        chunks: as for `in_chunks`.
     """
 
     def encode(params: dict[str, Any], part: tuple[Any, ...]) -> jax.Array:
-        tokens, segments, keys = part
-        return tower.apply(params, tokens, segments, rows, texts_per_row, keys)
+        tokens, segments, keys, beginnings = part
+        return tower.apply(params, tokens, segments, rows, texts_per_row, keys, beginnings)
 
-    texts = (tokens, segments, keys)
+    return in_chunks(encode, params, (tokens, segments, keys, beginnings), rows, chunks=chunks)
+
+
+def in_chunks(
+    f: Callable[[Any, Any], jax.Array],
+    params: dict[str, Any],
+    texts: Any,
+    rows: Sharding | None,
+    *,
+    chunks: int,
+) -> jax.Array:
+    """`f(params, texts)`, so many rows at a time that there are `chunks` of them. Same numbers,
+    same gradients; of the activations only one chunk's are alive, and each chunk is worked on once
+    more in the backward pass.
+
+    Args:
+        f: (params, texts) → [B, …], each row by itself.
+        texts: arrays [B, …], in any structure; B a multiple of `chunks` times the parts that the
+            mesh splits a batch into.
+        rows: on a mesh, where the rows lie.
+    """
     if chunks == 1:
-        return encode(params, texts)
-    chunk = jax.checkpoint(encode, prevent_cse=False)
+        return f(params, texts)
+    chunk = jax.checkpoint(f, prevent_cse=False)
     parts = jax.tree.map(lambda x: split_rows(x, chunks, rows), texts)
     _, vectors = jax.lax.scan(lambda _, part: (None, chunk(params, part)), None, parts)
     return join_rows(vectors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -21,6 +22,8 @@ from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.losses.choose import stage1_loss
 from scalingnote_jax.losses.contrastive import logit_scale
 from scalingnote_jax.losses.distill import distill_loss
+from scalingnote_jax.losses.matryoshka import Loss, matryoshka
+from scalingnote_jax.losses.query_prediction import generative_loss
 from scalingnote_jax.models.towers import TowerDef, normalise
 from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
 from scalingnote_jax.train.state import Flat, TrainState, nest
@@ -53,7 +56,8 @@ def contrastive_step(
             temperature is learned.
         batch: query_tokens, query_mask [B, Lq]; query_ids [B]; doc_ids [B, G]; positive_ids [B, P];
             and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
-            [R, Ld] and doc_slots [B, G] (see `data/packing.py`).
+            [R, Ld] and doc_slots [B, G] (see `data/packing.py`). To predict queries from titles,
+            also doc_beginnings, as doc_mask or doc_segments, of the tokens up to the text.
         query_tower, doc_tower, cfg, tx: static.
         seed: of dropout.
         rows: on a mesh, where the rows of a batch lie.
@@ -70,25 +74,28 @@ def contrastive_step(
             rows,
             chunks=cfg.encode_chunks,
         )
-        doc_raw = _encode_documents(doc_tower, side_params(params, "doc"), batch, rows, cfg)
+        doc_params = side_params(params, "doc")
+        doc_raw, title_raw = _encode_documents(doc_tower, doc_params, batch, rows, cfg)
         scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
-        queries, group = batch["doc_ids"].shape
-        mesh = cast(Mesh, rows.mesh) if isinstance(rows, NamedSharding) else None
-        total, counts = stage1_loss(cfg, queries, queries * group, mesh)(
-            normalise(query_raw),
-            normalise(doc_raw),
-            query_ids=batch["query_ids"],
-            doc_ids=batch["doc_ids"],
-            positive_ids=batch["positive_ids"],
-            scale=scale,
-        )
+        loss = matryoshka(_unit_loss(cfg, batch, scale, rows), cfg.matryoshka)
+        total, counts = loss(query_raw, doc_raw)
         count = jnp.float32(query_raw.shape[0])
         metrics = {
-            "loss": (total, count),
             "accuracy": (counts["correct"], count),
             "negatives_per_query": (counts["negatives"], count),
             "logit_scale": (scale, jnp.float32(1)),
         }
+        if cfg.title_prediction == "contrastive":
+            metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)
+        elif cfg.title_prediction == "generative":
+            pairs = doc_raw[:, 0], batch["query_tokens"], batch["query_mask"]
+            predicted = generative_loss(
+                doc_tower, doc_params, *pairs, rows, chunks=cfg.encode_chunks
+            )
+            metrics["title_loss"] = (predicted, count)
+        if "title_loss" in metrics:
+            total += cfg.w_title * metrics["title_loss"][0]
+        metrics["loss"] = (total, count)
         return total / count, metrics
 
     shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
@@ -122,9 +129,8 @@ def distill_step(
         student_raw = tower.apply(
             params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
         )
-        total, sums = distill_loss(
-            student_raw, batch["teacher_raw"], w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise
-        )
+        loss = partial(distill_loss, w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise)
+        total, sums = matryoshka(loss, cfg.matryoshka)(student_raw, batch["teacher_raw"])
         count = jnp.float32(student_raw.shape[0])
         return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
 
@@ -145,28 +151,46 @@ def _dropout_keys(
     return {name: rows.reshape(shape)}
 
 
+def _unit_loss(cfg: TrainConfig, batch: Batch, scale: jax.Array, rows: Sharding | None) -> Loss:
+    """Stage 1's loss as a function of query_raw [B, D] and doc_raw [B, G, D]."""
+    queries, group = batch["doc_ids"].shape
+    mesh = cast(Mesh, rows.mesh) if isinstance(rows, NamedSharding) else None
+    loss = stage1_loss(cfg, queries, queries * group, mesh)
+    ids = {name: batch[name] for name in ("query_ids", "doc_ids", "positive_ids")}
+    return lambda query_raw, doc_raw: loss(
+        normalise(query_raw), normalise(doc_raw), **ids, scale=scale
+    )
+
+
 def _encode_documents(
     tower: TowerDef, params: dict[str, Any], batch: Batch, rows: Sharding | None, cfg: TrainConfig
-) -> jax.Array:
-    """[B, G, D], before the L2 norm."""
-    tokens = batch["doc_tokens"]
-    if "doc_slots" not in batch:
-        size, group, length = tokens.shape
-        tokens, mask = (x.reshape(-1, length) for x in (tokens, batch["doc_mask"]))
-        keys = batch["doc_keys"].reshape(-1) if "doc_keys" in batch else None
-        raw = encode_in_chunks(tower, params, tokens, mask, keys, rows, chunks=cfg.encode_chunks)
-        return raw.reshape(size, group, -1)
+) -> tuple[jax.Array, jax.Array | None]:
+    """[B, G, D], before the L2 norm, of the documents and, if the batch says which tokens they are,
+    of their titles.
+    """
+    packed = "doc_slots" in batch
+    shape = batch["doc_tokens"].shape[:-1]  # [B, G] or, packed, [R]
+    segments = batch["doc_segments" if packed else "doc_mask"]
+    texts = (batch["doc_tokens"], segments, batch.get("doc_keys"), batch.get("doc_beginnings"))
+    tokens, segments, keys, beginnings = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[len(shape) :]), texts
+    )
     raw = encode_in_chunks(
         tower,
         params,
         tokens,
-        batch["doc_segments"],
-        batch.get("doc_keys"),
+        segments,
+        keys,
         rows,
         chunks=cfg.encode_chunks,
-        texts_per_row=texts_per_row(tower.cfg.text),
-    )  # [R, S, D]
-    return raw.reshape(-1, raw.shape[-1])[batch["doc_slots"]]
+        texts_per_row=texts_per_row(tower.cfg.text) if packed else 0,
+        beginnings=beginnings,
+    )  # [B·G, D] or [R, S, D]; with beginnings, [B·G, 2, D] or [R, S, 2, D]
+    if packed:
+        raw = raw.reshape(-1, *raw.shape[2:])[batch["doc_slots"]]
+    else:
+        raw = raw.reshape(*shape, *raw.shape[1:])
+    return (raw, None) if beginnings is None else (raw[:, :, 0], raw[:, :, 1])
 
 
 def _update(

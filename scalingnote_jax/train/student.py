@@ -21,6 +21,7 @@ from scalingnote_jax.data.pipeline import TextSampler
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.losses.matryoshka import check_sizes
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.encode import stored_vectors, weights_hash
@@ -145,6 +146,7 @@ def build(
             f"the teacher's {vectors.shape[1]}",
             f"set it to {vectors.shape[1]}",
         )
+    check_sizes("--distill.matryoshka", cfg.matryoshka, tower.dim)
     part, parts = mesh_lib.batch_part(mesh)
     texts = TextSampler(
         table,

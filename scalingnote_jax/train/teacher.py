@@ -15,6 +15,8 @@ from scalingnote_jax.config import Config, TowersConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.pipeline import PairSampler
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.losses.matryoshka import check_sizes
+from scalingnote_jax.losses.query_prediction import check_title_prediction, check_vocabularies
 from scalingnote_jax.mesh import batch_shards
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import say
@@ -96,7 +98,14 @@ def pair_sampler(
         collection,
         "train",
         token_table(queries, query, tower_tokenizer(query), workdir, f"{key}-queries"),
-        token_table(documents, doc, tower_tokenizer(doc), workdir, f"{key}-documents"),
+        token_table(
+            documents,
+            doc,
+            tower_tokenizer(doc),
+            workdir,
+            f"{key}-documents",
+            title_ends=config.train.title_prediction == "contrastive",
+        ),
         query.text.buckets,
         doc.text.buckets,
         config.train.batch_size,
@@ -122,6 +131,8 @@ def program(
     the jitted step. Needs no data and no weights.
     """
     towers = Towers(config.teacher)
+    check_sizes("--train.matryoshka", config.train.matryoshka, towers.doc.dim)
+    check_title_prediction(config.train, towers.doc)
     schedule = make_schedule("train", config.train, steps_per_epoch)
     shapes, axes = towers.abstract()
     freeze = towers.freeze(config.train.learn_temperature)
@@ -147,6 +158,7 @@ def build(
         side: contract(tower, tower_tokenizer(tower.cfg))
         for side, tower in (("query", towers.query), ("doc", towers.doc))
     }
+    check_vocabularies(config.train, *(contracts[s]["tokenizer"] for s in ("query", "doc")))
     return Stage(
         name="train",
         folder=workdir.teacher,

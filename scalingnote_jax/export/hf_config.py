@@ -1,0 +1,171 @@
+"""From our shape to the config.json of a model type of `transformers`: `models/families.py` the
+other way round.
+
+What is written is read back by `families`, and has to give the same shape: so a shape that no model
+type computes is refused by itself, and the two directions cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.models.decoder import local_layers
+from scalingnote_jax.models.families import shape_of_config
+
+Values = dict[str, Any]
+
+_CLASSES = {
+    "bert": "BertModel",
+    "gemma2": "Gemma2Model",
+    "gemma3_text": "Gemma3TextModel",
+    "llama": "LlamaModel",
+    "mistral": "MistralModel",
+    "qwen2": "Qwen2Model",
+    "qwen3": "Qwen3Model",
+    "roberta": "RobertaModel",
+}
+
+
+def config_of(shape: Shape, max_tokens: int, pad_id: int, dtype: str) -> Values:
+    """The content of config.json for a body of `shape`, in the form that every version of
+    `transformers` from 4.50 on reads.
+
+    Args:
+        max_tokens: the longest text that the tower was trained with; more positions than that are
+            promised only where the architecture has a number of its own.
+        pad_id: the tokenizer's.
+        dtype: of the weights, "float32" or "bfloat16".
+
+    Raises:
+        UserError: no model type of `transformers` computes this shape.
+    """
+    kind = _kind(shape)
+    if isinstance(shape, BertShape):
+        config = _bert(shape)
+    else:
+        config = _decoder(shape, kind, max_tokens)
+    config = {
+        "architectures": [_CLASSES[kind]],
+        "model_type": kind,
+        "pad_token_id": pad_id,
+        "torch_dtype": dtype,
+        **config,
+    }
+    _check(shape, kind, config)
+    return config
+
+
+def _kind(shape: Shape) -> str:
+    if isinstance(shape, BertShape):
+        return "roberta" if shape.unused_positions else "bert"
+    if shape.gemma:
+        return "gemma3_text" if shape.qk_norm else "gemma2"
+    if shape.qkv_bias:
+        return "qwen2"
+    if shape.qk_norm:
+        return "qwen3"
+    return "mistral" if shape.window else "llama"
+
+
+def _bert(shape: BertShape) -> Values:
+    return {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "max_position_embeddings": shape.max_positions + shape.unused_positions,
+        "type_vocab_size": shape.type_vocab_size,
+        "layer_norm_eps": shape.norm_eps,
+        "hidden_act": "gelu",
+        # RoBERTa counts its positions from behind this id.
+        **({"pad_token_id": shape.unused_positions - 1} if shape.unused_positions else {}),
+    }
+
+
+def _decoder(shape: DecoderShape, kind: str, max_tokens: int) -> Values:
+    scaling = shape.rope_scaling
+    stretched = round(scaling.old_positions * scaling.factor) if scaling else 0
+    config = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": max(max_tokens, stretched),
+        "rms_norm_eps": shape.norm_eps,
+        "rope_theta": shape.rope_theta,
+        "rope_scaling": _rope_scaling(shape),
+        "hidden_act": "silu",
+        "use_cache": False,  # it has no next token to predict
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "tie_word_embeddings": False,
+    }
+    if kind == "mistral":
+        config["sliding_window"] = shape.window
+    return config | _gemma(shape, kind) if shape.gemma else config
+
+
+def _gemma(shape: DecoderShape, kind: str) -> Values:
+    kinds = ["sliding_attention" if local else "full_attention" for local in local_layers(shape)]
+    config: Values = {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": shape.score_dim or shape.head_dim,
+        "attn_logit_softcapping": shape.score_cap or None,
+        "sliding_window": shape.window or 4096,
+        "layer_types": kinds,
+    }
+    if kind == "gemma3_text":
+        config["rope_local_base_freq"] = shape.local_rope_theta or shape.rope_theta
+    return config
+
+
+def _rope_scaling(shape: DecoderShape) -> Values | None:
+    scaling = shape.rope_scaling
+    if scaling is None:
+        return None
+    if scaling.kind == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_turns,
+        "high_freq_factor": scaling.high_turns,
+        "original_max_position_embeddings": scaling.old_positions,
+    }
+
+
+def _check(shape: Shape, kind: str, config: Values) -> None:
+    given, back = _canonical(shape), _canonical(shape_of_config(Path("config.json"), config))
+    differing = [f.name for f in fields(given) if getattr(given, f.name) != getattr(back, f.name)]
+    if differing:
+        what = ", ".join(f"{name} {getattr(given, name)!r}" for name in differing)
+        raise bad_input(
+            "the tower's shape",
+            f"{what} beside what makes it a {kind}",
+            "a combination that a model type of transformers computes",
+            "export it with --format stablehlo",
+        )
+
+
+def _canonical(shape: Shape) -> Shape:
+    """The same for all shapes that compute the same."""
+    if isinstance(shape, BertShape):
+        return shape
+    local = local_layers(shape)
+    theta = shape.local_rope_theta or (0.0 if shape.rope_scaling else shape.rope_theta)
+    return replace(
+        shape,
+        window=shape.window if any(local) else 0,
+        global_every=0 if len(set(local)) == 1 else shape.global_every,
+        local_rope_theta=theta if any(local) else 0.0,
+        score_dim=shape.score_dim or shape.head_dim,
+    )

@@ -1,0 +1,119 @@
+"""The body of a tower as `transformers` saves a model: config.json, safetensors, the tokenizer.
+
+What is behind the body (pooling, projection, L2 norm) has no place in such a folder; the projection
+lies beside it in a file of its own. Reading such folders is `models/hf_folder.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.export.hf_config import config_of
+from scalingnote_jax.export.source import Source
+from scalingnote_jax.models.hf_folder import INDEX, SINGLE
+from scalingnote_jax.models.layouts import layout_of
+
+PROJECTION = "projection.safetensors"
+_SHARD_BYTES = 4 * 2**30  # what one file holds at most, and this process copies at a time
+_FORMAT = {"format": "pt"}  # what transformers asks for: tensors laid out as PyTorch has them
+
+
+def write_body(source: Source, folder: Path, dtype: str) -> None:
+    """Everything that `AutoModel` and `AutoTokenizer` read.
+
+    Args:
+        dtype: of the weights, "float32" or "bfloat16".
+
+    Raises:
+        UserError: `transformers` has no model that computes this body.
+    """
+    if source.tower.cfg.bidirectional:
+        raise bad_input(
+            f"{source.name} tower",
+            "a decoder whose tokens see those after them",
+            "a causal one: the model types of transformers that have its weights are",
+            "export it with --format stablehlo",
+        )
+    config = config_of(source.tower.shape, source.text.max_tokens, source.tokenizer.pad_id, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    _write_tensors(folder, _tensors(source, dtype), _SHARD_BYTES)
+    write_tokenizer(source, folder)
+
+
+def write_hf(source: Source, folder: Path, dtype: str) -> None:
+    """The body, and the projection if there is one."""
+    write_body(source, folder, dtype)
+    if source.projection is not None:
+        save_file({"projection": source.projection}, folder / PROJECTION)
+
+
+def write_tokenizer(source: Source, folder: Path) -> None:
+    """tokenizer.json, and what makes `AutoTokenizer` cut and pad as the tower was trained."""
+    source.tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {
+        "model_max_length": source.text.max_tokens,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(path, config)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Values as indented JSON."""
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _tensors(source: Source, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors of the body under the names of `transformers`, one at a time."""
+    kind = jnp.dtype(dtype)
+    for path, stored in layout_of(source.tower.shape).stored.items():
+        weight = np.asarray(source.params[f"body/{path}"])
+        stacked = "{i}" in stored.name
+        for i, ours in enumerate(weight if stacked else [weight]):
+            tensor = stored.revert(ours).astype(kind)
+            yield stored.name.format(i=i), np.ascontiguousarray(tensor)
+
+
+def _write_tensors(
+    folder: Path, tensors: Iterator[tuple[str, np.ndarray]], shard_bytes: int
+) -> None:
+    """One file, or as many as it takes with an index beside them."""
+    shards: list[list[str]] = []
+    waiting: dict[str, np.ndarray] = {}
+
+    def write() -> None:
+        save_file(waiting, folder / f"{len(shards)}.partial", metadata=_FORMAT)
+        shards.append(list(waiting))
+        waiting.clear()
+
+    total = size = 0
+    for name, tensor in tensors:
+        if waiting and size + tensor.nbytes > shard_bytes:
+            write()
+            size = 0
+        waiting[name] = tensor
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+    write()
+    count = len(shards)
+    if count == 1:
+        (folder / "0.partial").rename(folder / SINGLE)
+        return
+    places: dict[str, str] = {}
+    for i, names in enumerate(shards):
+        file = f"model-{i + 1:05}-of-{count:05}.safetensors"
+        (folder / f"{i}.partial").rename(folder / file)
+        places |= dict.fromkeys(names, file)
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})

@@ -1,0 +1,133 @@
+"""A folder that `SentenceTransformer(path)` loads: one tower, or two behind its `Router`.
+
+Written without the library: it is JSON and safetensors. Classes and settings have the names that
+its versions before 6 wrote and all later ones read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from scalingnote_jax.config import BertShape
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.export.hf_folder import write_body, write_json
+from scalingnote_jax.export.source import Source
+
+_CLASS = "sentence_transformers.models."
+_POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
+_ROUTES = {"query": "query", "doc": "document"}  # ours → the library's
+
+
+def write_one(source: Source, folder: Path, dtype: str) -> None:
+    """A model of one tower: Transformer, Pooling, Dense if there is a projection, Normalize.
+
+    Raises:
+        UserError: what the tower does to a text, or its body, cannot be said there.
+    """
+    prompt = prefix(source)
+    modules = _write_modules(source, folder, dtype, first="", number="{}_".format)
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": kind}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    write_json(folder / "modules.json", listed)
+    route = _ROUTES[source.side]
+    _write_settings(folder, {route: prompt}, route if prompt else None)
+
+
+def write_pair(query: Source, doc: Source, folder: Path, dtype: str) -> None:
+    """A model whose `encode_query` takes one tower and whose `encode_document` the other.
+
+    A call of `encode` that does not say which is an error there, as it should be.
+
+    Raises:
+        UserError: as `write_one`.
+    """
+    prompts = {_ROUTES["query"]: prefix(query), _ROUTES["doc"]: prefix(doc)}
+    types: dict[str, str] = {}
+    structure: dict[str, list[str]] = {}
+    for route, source in zip(prompts, (query, doc), strict=True):
+        modules = _write_modules(
+            source, folder, dtype, f"{route}_0_Transformer", f"{route}_{{}}_".format
+        )
+        types |= dict(modules)
+        structure[route] = [path for path, _ in modules]
+    routes = {"default_route": None, "allow_empty_key": False}
+    write_json(
+        folder / "router_config.json",
+        {"types": types, "structure": structure, "parameters": routes},
+    )
+    listed = {"idx": 0, "name": "0", "path": "", "type": _CLASS + "Router"}
+    write_json(folder / "modules.json", [listed])
+    _write_settings(folder, prompts, None)
+
+
+def prefix(source: Source) -> str:
+    """The prompt up to its first field: what the library puts in front of a text. Where that is a
+    title, title and text have to be one string before the library sees them.
+
+    Raises:
+        UserError: the tower's texts are more than that.
+    """
+    if not source.cut_at_end:
+        text = source.text
+        raise bad_input(
+            f"the text of {source.name}",
+            f"prompt {text.prompt!r}, title_tokens {text.title_tokens}, "
+            f"pooling {source.tower.cfg.pooling!r}",
+            "a prompt that ends with {text} and is cut there: sentence-transformers can do no more",
+            "export it with --format hf, onnx or stablehlo, which take tokens",
+        )
+    return source.text.prompt.partition("{")[0]
+
+
+def _write_modules(
+    source: Source, folder: Path, dtype: str, first: str, number: Callable[[int], str]
+) -> list[tuple[str, str]]:
+    """Writes the modules of a tower; returns their folders and classes."""
+    write_body(source, folder / first, dtype)
+    settings: dict[str, Any] = {"max_seq_length": source.text.max_tokens, "do_lower_case": False}
+    if isinstance(source.tower.shape, BertShape):  # else it would warn of a pooler without weights
+        settings["model_args"] = {"add_pooling_layer": False}
+    write_json(folder / first / "sentence_bert_config.json", settings)
+    modules = [(first, _CLASS + "Transformer")]
+
+    def add(name: str, config: dict[str, Any], weight: np.ndarray | None = None) -> None:
+        path = number(len(modules)) + name
+        (folder / path).mkdir()
+        write_json(folder / path / "config.json", config)
+        if weight is not None:
+            save_file({"linear.weight": weight}, folder / path / "model.safetensors")
+        modules.append((path, _CLASS + name))
+
+    width = source.tower.shape.hidden_size
+    kinds = {f"pooling_mode_{m}": m == _POOLING[source.tower.cfg.pooling] for m in _ALL_MODES}
+    add("Pooling", {"word_embedding_dimension": width, **kinds, "include_prompt": True})
+    if source.projection is not None:
+        dense = {
+            "in_features": width,
+            "out_features": source.tower.dim,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+        add("Dense", dense, np.ascontiguousarray(source.projection.T))
+    add("Normalize", {})
+    return modules
+
+
+_ALL_MODES = ("cls_token", "max_tokens", "mean_tokens", "lasttoken")
+
+
+def _write_settings(folder: Path, prompts: dict[str, str], default: str | None) -> None:
+    settings = {
+        "model_type": "SentenceTransformer",
+        "prompts": prompts,
+        "default_prompt_name": default,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "config_sentence_transformers.json", settings)

@@ -1,0 +1,89 @@
+"""The paper's "title-specific query prediction": a further term of stage 1 that makes the document
+tower predict the query. The index is as without: one vector for each document.
+
+Of the paper only the name is known. Two readings, both ours in detail:
+- contrastive: the title has a vector of its own, that of the document's prompt up to the text, and
+  stage 1's loss is taken of those vectors too. Causal attention makes them free: the states are
+  there. A document without a title takes part with its own vector.
+- generative, after NoteLLM (arXiv 2403.01744): the query's words are the continuation of the
+  document. Ours: of its vector, not of its text. The projection leads back by its transpose and the
+  embedding table is the head, so that there is no weight that encoding has not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_type_hints
+
+import jax
+from jax.sharding import Sharding
+
+from scalingnote_jax.config import DecoderShape, TrainConfig
+from scalingnote_jax.data.prompts import title_is_first
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.towers import TowerDef
+from scalingnote_jax.train.microbatch import in_chunks
+
+
+def generative_loss(
+    tower: TowerDef,
+    params: dict[str, Any],
+    doc_raw: jax.Array,
+    query_tokens: jax.Array,
+    query_mask: jax.Array,
+    rows: Sharding | None,
+    *,
+    chunks: int,
+) -> jax.Array:
+    """Minus the log-probability of each query after the vector of its document, mean over the
+    query's tokens and summed over the B queries.
+
+    Args:
+        tower, params: the document side's.
+        doc_raw: [B, D], before the L2 norm, of the positive documents.
+        query_tokens, query_mask: [B, L], in the document tower's tokens.
+        rows, chunks: as for `encode_in_chunks`.
+    """
+
+    def likelihood(params: dict[str, Any], texts: tuple[Any, Any, Any]) -> jax.Array:
+        return tower.log_likelihood(params, *texts, rows)
+
+    texts = (doc_raw, query_tokens, query_mask)
+    return -in_chunks(likelihood, params, texts, rows, chunks=chunks).sum()
+
+
+def check_title_prediction(cfg: TrainConfig, doc_tower: TowerDef) -> None:
+    """Refuses a term that the document tower cannot have."""
+    how, choices = cfg.title_prediction, get_args(get_type_hints(TrainConfig)["title_prediction"])
+    field = "--train.title_prediction"
+    if how not in choices:
+        raise bad_input(field, repr(how), f"one of {choices}", "choose one")
+    if cfg.w_title < 0:
+        raise bad_input("--train.w_title", str(cfg.w_title), "0 or more", "0 leaves the term out")
+    if how == "none":
+        return
+    if not isinstance(doc_tower.shape, DecoderShape) or doc_tower.cfg.bidirectional:
+        given = f"{how!r}, with a document tower whose tokens see those after them"
+        raise bad_input(field, given, "a causal decoder", "choose another tower, or 'none'")
+    prompt = doc_tower.cfg.text.prompt
+    if how == "contrastive" and not title_is_first(prompt):
+        raise bad_input(
+            field,
+            f"{how!r}, with the document prompt {prompt!r}",
+            "{title} before {text}",
+            "change --teacher.doc.text.prompt, or choose 'generative'",
+        )
+
+
+def check_vocabularies(cfg: TrainConfig, query_tokenizer: str, doc_tokenizer: str) -> None:
+    """Refuses a generative term where a query's tokens are not the document tower's.
+
+    Args:
+        query_tokenizer, doc_tokenizer: fingerprints.
+    """
+    if cfg.title_prediction == "generative" and query_tokenizer != doc_tokenizer:
+        raise bad_input(
+            "--train.title_prediction",
+            "'generative', with two tokenizers",
+            "one for both towers: the document tower reads the query's tokens",
+            "set --teacher.query.tokenizer and --teacher.doc.tokenizer alike, or choose another",
+        )

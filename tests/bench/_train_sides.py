@@ -1,0 +1,352 @@
+"""The two sides of the training bench, each run in a process of its own by `train.py`, and what is
+made for them beforehand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+BATCH, SCALE, RATE = 64, 20.0, 2e-5
+MATMUL = 2048  # side of the square matrices whose product is the machine's rate
+SHOWN = 8  # texts whose vectors are compared
+
+
+class Meter:
+    """What a turn measures, the same on both sides."""
+
+    def __init__(self, turns: common.Turns, num_params: int, multiply: Callable[[], Any]):
+        """`num_params` without embedding tables; `multiply` as for `flops_per_sec`."""
+        self.turns, self.num_params, self.multiply = turns, num_params, multiply
+
+    def start(self) -> None:
+        """Begins a turn."""
+        self.steps = self.real = self.all = 0
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
+
+    def step(self) -> None:
+        """Counts a step."""
+        self.steps += 1
+
+    def tokens(self, mask: Any) -> None:
+        """Counts the tokens of a mask [..., L]."""
+        self.real += int(mask.sum())
+        self.all += int(np.prod(mask.shape))
+
+    def stop(self) -> None:
+        """Ends the turn, reports it, waits for the next and begins that."""
+        secs = time.perf_counter() - self.began
+        cpu_secs = time.process_time() - self.cpu_began
+        peak = flops_per_sec(self.multiply)
+        # A multiplication and an addition per weight, forward once and backward twice.
+        flops_per_token = 6 * self.num_params
+        self.turns.hand_over(
+            pairs_per_sec=self.steps * BATCH / secs,
+            pairs_per_cpu_sec=self.steps * BATCH / cpu_secs,  # less disturbed by others at work
+            real_tokens_per_sec=self.real / secs,
+            padding=1 - self.real / self.all,
+            matmul_gflops=peak / 1e9,
+            share_of_matmul=flops_per_token * self.all / secs / peak,
+            share_of_matmul_by_real_tokens=flops_per_token * self.real / secs / peak,
+        )
+        self.start()
+
+
+def flops_per_sec(multiply: Callable[[], Any]) -> float:
+    """Of a product of two square float32 matrices: the best of five."""
+    multiply()
+    secs = []
+    for _ in range(5):
+        before = time.perf_counter()
+        multiply()
+        secs.append(time.perf_counter() - before)
+    return 2 * MATMUL**3 / min(secs)
+
+
+def config(model: common.Result) -> Any:
+    """Our config of the comparison."""
+    from scalingnote_jax import config as c
+
+    longest = model["tokens"]
+    doc_text = c.TextConfig(max_tokens=longest, buckets=tuple(range(16, longest + 1, 16)))
+    fine = (b for b in (8, 16, 24, 32, 48, 64, 96, 128) if b <= longest)
+    query_text = c.TextConfig(max_tokens=longest, buckets=tuple(fine))
+    query, doc = (c.TowerConfig(weights=model["weights"], text=t) for t in (query_text, doc_text))
+    return c.Config(
+        name="bench",
+        seed=model["seed"],
+        data=c.DataConfig(source="pydocs", packages=("numpy", "scipy", "transformers")),
+        teacher=c.TowersConfig(query=query, doc=doc, share=True),
+        train=c.TrainConfig(
+            batch_size=BATCH,
+            symmetric=False,
+            temperature=1 / SCALE,
+            learn_temperature=False,
+            pack_documents=True,
+            bucket_window=model["window"],
+            optim=c.OptimConfig(learning_rate=RATE, warmup="0 steps", schedule="constant"),
+        ),
+    )
+
+
+def stage_of(model: common.Result) -> tuple[Any, Any]:
+    """Our stage, built as `scalingnote train` does, and its data."""
+    from scalingnote_jax import mesh as mesh_lib
+    from scalingnote_jax.data.collection import Collection
+    from scalingnote_jax.data.dataset import build_dataset
+    from scalingnote_jax.train.teacher import build
+    from scalingnote_jax.workdir import Workdir
+
+    mesh_lib.start()
+    cfg, workdir = config(model), Workdir(model["folder"])
+    if not workdir.data.is_dir():
+        build_dataset(cfg.data, workdir.data)
+    collection = Collection.open(workdir.data)
+    return build(cfg, collection, workdir, mesh_lib.make_mesh(cfg.mesh), "bench"), collection
+
+
+def prepare(model: common.Result, turns: common.Turns) -> None:
+    """Data and tokens, and what the peer reads: weights, and the pairs in the order of ours."""
+    from scalingnote_jax.config import BertShape
+    from scalingnote_jax.models.locate import locate
+    from scalingnote_jax.models.pretrained import shape_of
+
+    for seed in itertools.count():
+        model["seed"] = seed
+        stage, collection = stage_of(model)
+        if only_own_positives(stage.sampler.batch(0)):
+            break
+    rows = [stage.sampler.rows(step) for step in range(stage.sampler.steps_per_epoch)]
+    queries = np.concatenate([q for q, _ in rows])
+    docs = np.concatenate([d[:, 0] for _, d in rows])
+    pairs = {
+        "anchor": [collection.queries[int(row)].text for row in queries],
+        "positive": [collection.documents[int(row)].text for row in docs],
+    }
+    folder = Path(model["folder"])
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    bert = isinstance(shape_of(model["weights"]), BertShape)
+    weights = locate(model["weights"]) if bert else save_llama(model["weights"], folder / "weights")
+    turns.hand_over(peer_weights=str(weights), seed=seed)
+
+
+def only_own_positives(batch: dict[str, np.ndarray]) -> bool:
+    """Whether no document of the batch is another query's too: then the losses are the same. Ours
+    leaves such a document out, the peer's takes it for a negative.
+    """
+    known = (batch["positive_ids"][:, None, :] == batch["doc_ids"][None, :, :1]).any(-1)
+    return bool((known == np.eye(len(known), dtype=bool)).all())
+
+
+def save_llama(weights: str, folder: Path) -> Path:
+    """Our weights and tokenizer as a folder that `transformers` reads."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    from scalingnote_jax.models.pretrained import open_weights
+    from scalingnote_jax.models.tokenizer import load_tokenizer
+
+    source = open_weights(weights)
+    shape: Any = source.shape
+    cfg = LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        rms_norm_eps=shape.norm_eps,
+    )
+    body = LlamaModel(cfg)
+    body.load_state_dict({name: torch.from_numpy(source.read(name)) for name in source.names})
+    body.save_pretrained(folder)
+    load_tokenizer(weights).save(folder)
+    return folder
+
+
+def ours(model: common.Result, turns: common.Turns) -> None:
+    """`fit` as it is, on a step that was compiled before and hands over at the end of a turn."""
+    import jax
+
+    from scalingnote_jax.models.towers import tower_def
+    from scalingnote_jax.train.loop import fit
+
+    stage, _ = stage_of(model)
+    tower = tower_def(config(model).teacher.query)
+    emb = our_vectors(model, tower, stage.initial())
+    square, product = jax.numpy.ones((MATMUL, MATMUL)), jax.jit(jax.numpy.matmul)
+    meter = Meter(
+        turns,
+        tower.num_params(non_embedding=True),
+        lambda: product(square, square).block_until_ready(),
+    )
+    began = time.perf_counter()
+    programs = compile_all(stage)
+    compile_secs = round(time.perf_counter() - began, 1)
+    setup = {"emb": emb, "programs": len(programs), "compile_secs": compile_secs}
+    done = 0
+
+    def step(state: Any, batch: Any) -> Any:
+        nonlocal done
+        state, metrics = programs[shapes(batch)](state, batch)
+        if done == 0:  # the first touches all memory, and gives the loss
+            turns.hand_over(**setup, loss=float(metrics["loss"][0] / metrics["loss"][1]))
+            meter.start()
+        else:
+            meter.step()
+            meter.tokens(batch["query_mask"])
+            meter.tokens(batch["doc_segments"] > 0)
+            if done % model["turn"] == 0:
+                jax.block_until_ready(state)
+                meter.stop()
+        done += 1
+        return state, metrics
+
+    fit(replace(stage, step=step))
+
+
+def shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
+    """What decides on the program of a batch."""
+    return tuple(batch[name].shape for name in sorted(batch))
+
+
+def compile_all(stage: Any) -> dict[tuple[tuple[int, ...], ...], Any]:
+    """The programs of an epoch's batches, by their shapes."""
+    from scalingnote_jax import mesh as mesh_lib
+
+    programs: dict[tuple[tuple[int, ...], ...], Any] = {}
+    for step in range(stage.sampler.steps_per_epoch):
+        batch = stage.sampler.batch(step)
+        if shapes(batch) not in programs:
+            put = mesh_lib.put_batch(batch, stage.prepared.mesh)
+            programs[shapes(batch)] = stage.step.lower(stage.prepared.abstract, put).compile()
+    return programs
+
+
+def our_vectors(model: common.Result, tower: Any, params: dict[str, Any]) -> list[list[float]]:
+    """Unit vectors [SHOWN, D] of the first positives."""
+    import jax
+
+    from scalingnote_jax.data.tokens import TokenTable
+    from scalingnote_jax.models.tokenizer import load_tokenizer
+    from scalingnote_jax.models.towers import normalise
+    from scalingnote_jax.train.state import nest
+
+    texts = pairs_of(model)["positive"][:SHOWN]
+    rows = load_tokenizer(model["weights"]).encode(texts, model["tokens"])
+    tokens, mask = TokenTable.from_lists(rows).take(np.arange(SHOWN), model["tokens"])
+    read = {path: np.asarray(weight) for path, weight in params.items()}
+    raw = jax.jit(tower.apply)(nest(read)["shared"], tokens, mask)
+    return np.asarray(normalise(raw)).tolist()
+
+
+def pairs_of(model: common.Result) -> dict[str, list[str]]:
+    """The training pairs, in the order of our batches."""
+    return json.loads((Path(model["folder"]) / "pairs.json").read_text())
+
+
+def peer(model: common.Result, turns: common.Turns) -> None:
+    """Its trainer as it is, with a callback that hands over at the end of a turn."""
+    import torch
+    from transformers import TrainerCallback
+
+    class AtTurns(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            meter.step()
+            if state.global_step == 1:
+                turns.hand_over(emb=emb, loss=loss)
+                meter.start()
+            elif (state.global_step - 1) % steps == 0:
+                meter.stop()
+
+    steps = model["turn"] if model["order"] == "ours" else model["steps"]
+    tower = peer_tower(model)
+    trainer = peer_trainer(model, tower)
+    trainer.add_callback(AtTurns())
+    pairs = trainer.train_dataset
+    with torch.no_grad():
+        emb = tower.encode(pairs["positive"][:SHOWN]).tolist()
+        batch = trainer.data_collator([pairs[i] for i in range(BATCH)])
+        loss = float(trainer.compute_loss(tower, batch))
+    body = [p.numel() for name, p in tower.named_parameters() if ".embed" not in name]
+    square = torch.ones(MATMUL, MATMUL)
+    meter = Meter(turns, sum(body), lambda: square @ square)
+    preprocess = trainer.data_collator.preprocess_fn
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        features = preprocess(*args, **kwargs)
+        meter.tokens(features["attention_mask"])
+        return features
+
+    trainer.data_collator.preprocess_fn = counted
+    meter.start()
+    trainer.train()
+
+
+def peer_tower(model: common.Result) -> Any:
+    """The same tower. No dropout, as ours has none: it would cost time, and other losses."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    body = Transformer(model["peer_weights"], max_seq_length=model["tokens"])
+    pooling = Pooling(body.get_embedding_dimension(), "mean")
+    tower = SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
+    for module in tower.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return tower
+
+
+def peer_trainer(model: common.Result, tower: Any) -> Any:
+    """Its trainer on the pairs, at random or in the order of our batches."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from torch.utils.data import SequentialSampler
+
+    def in_order(dataset: Any, **kwargs: Any) -> Any:
+        return DefaultBatchSampler(SequentialSampler(dataset), **kwargs)
+
+    order = {"batch_sampler": in_order} if model["order"] == "ours" else {}
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(Path(model["folder"]) / "peer"),
+        per_device_train_batch_size=BATCH,
+        num_train_epochs=1000,  # the parent ends it
+        learning_rate=RATE,
+        weight_decay=0.01,  # AdamW, clipping at 1.0: its defaults, as ours
+        lr_scheduler_type="constant",
+        use_cpu=True,
+        bf16=model["bf16"],
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **order,
+    )
+    return SentenceTransformerTrainer(
+        model=tower,
+        args=arguments,
+        train_dataset=Dataset.from_dict(pairs_of(model)),
+        loss=MultipleNegativesRankingLoss(tower, scale=SCALE),
+    )
+
+
+if __name__ == "__main__":
+    given = common.task()
+    assert given is not None, "run train.py"
+    {"prepare": prepare, "ours": ours, "peer": peer}[given["side"]](given, common.Turns())
