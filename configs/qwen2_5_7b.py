@@ -8,7 +8,7 @@ Hardware:  a TPU slice over which float32 masters and moments of 14 billion weig
 LoRA:      add --teacher.query.lora.rank=16 --teacher.doc.lora.rank=16
            --teacher.query.lora.base_dtype=bfloat16 --teacher.doc.lora.base_dtype=bfloat16
            --train.optim.learning_rate=1e-4: frozen bases of 28 GB in all, moments of adapters only;
-           v5e:4x4 plans at 6.4 of 15.75 GiB a chip with --train.batch_size=256
+           v5e:4x4 plans at 6.4 of 15.75 GiB a chip with --train.batch_size=256 --mesh.fsdp=16
 Smoke:     scalingnote run configs/qwen2_5_7b.py --smoke       (tiny, a minute on two cores)
 """
 
@@ -18,6 +18,7 @@ from scalingnote_jax.config import (
     DataConfig,
     DecoderShape,
     DistillConfig,
+    EncodeConfig,
     MeshConfig,
     OptimConfig,
     TextConfig,
@@ -83,7 +84,8 @@ def get_config() -> Config:
             batch_size=4096,
             optim=OptimConfig(learning_rate=3e-4),
         ),
-        # XLA sends half the bytes where 3584 / fsdp is a multiple of 16: on the 256 chips
-        # of v5e:16x16 --mesh.data=-1 --mesh.fsdp=32 fits too (the plan says 12.6 of 15.75 GiB).
-        mesh=MeshConfig(data=1, fsdp=-1),
+        # 3,584 / 32 is a multiple of 16: with more parts XLA:TPU adds whole gradients up on every
+        # chip instead of handing each its part, which doubles what a step sends.
+        mesh=MeshConfig(data=-1, fsdp=32),
+        encode=EncodeConfig(batch_size=8192),
     )

@@ -30,10 +30,10 @@ FOLDER = Path(__file__).parent
 CONFIGS = FOLDER.parents[1] / "configs"
 # (config, mesh, chips): v5e and v6e 16x16 have 256 chips, v5p 4x4x8 has 128.
 CASES = [
-    ("qwen2_5_7b", MeshConfig(data=1, fsdp=-1), 256),
+    ("qwen2_5_7b", MeshConfig(data=-1, fsdp=32), 256),
+    ("qwen2_5_7b", MeshConfig(data=-1, fsdp=64), 128),
     ("qwen2_5_7b", MeshConfig(data=1, fsdp=-1, tensor=4), 256),
-    ("qwen2_5_7b", MeshConfig(data=1, fsdp=-1), 128),
-    ("qwen2_5_7b", MeshConfig(slice=2, data=1, fsdp=-1), 512),
+    ("qwen2_5_7b", MeshConfig(slice=2, data=-1, fsdp=32), 512),
     ("qwen3_0_6b", MeshConfig(data=-1, fsdp=16), 256),
     ("gemma3_270m", MeshConfig(data=-1, fsdp=8), 64),
     ("smollm2_135m", MeshConfig(data=-1, fsdp=8), 64),
@@ -53,26 +53,26 @@ def rows(prefix: str, tree: Any, shardings: Any) -> list[tuple[str, Any, NamedSh
     placed = jax.tree.leaves(shardings)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     return [
-        (f"{prefix}/{name}", x, s)
-        for name, (_, x), s in zip(names, leaves, placed, strict=True)
+        (f"{prefix}/{name}", x, s) for name, (_, x), s in zip(names, leaves, placed, strict=True)
     ]
 
 
 def activations(config: Config, mesh: Any) -> list[tuple[str, Any, NamedSharding]]:
     """What a step holds where it says so: batches, and hidden states between layers."""
     size, group = config.train.batch_size, 1 + config.train.negatives_per_query
-    spread, result = mesh_lib.batch_sharding(mesh), []
+    towers, spread, result = Towers(config.teacher), mesh_lib.batch_sharding(mesh), []
     for side, tower, count in (
-        ("query", config.teacher.query, size),
-        ("doc", config.teacher.doc, size * group),
+        ("query", towers.query, size),
+        ("doc", towers.doc, size * group),
     ):
-        length = tower.text.max_tokens
-        hidden = Towers(config.teacher).query.shape.hidden_size
+        length, hidden = tower.cfg.text.max_tokens, tower.shape.hidden_size
         for name, shape, dtype in (
             ("tokens", (count, length), np.int32),
             ("hidden", (count, length, hidden), np.float32),
         ):
-            result.append((f"activations/{side}/{name}", jax.ShapeDtypeStruct(shape, dtype), spread))
+            result.append(
+                (f"activations/{side}/{name}", jax.ShapeDtypeStruct(shape, dtype), spread)
+            )
     return result
 
 
