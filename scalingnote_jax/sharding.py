@@ -88,9 +88,9 @@ def shardings_of(
 
 
 def place(params: dict[str, Any], shardings: dict[str, NamedSharding]) -> dict[str, jax.Array]:
-    """Arrays, weights still on disk (`models/pretrained.py`) or not drawn yet (`models/params.py`) →
-    global arrays. A process reads, copies or draws only the parts that its devices hold, of one
-    parameter after the other.
+    """Parameters → global arrays: arrays, weights still on disk (`models/pretrained.py`), weights
+    not drawn yet (`models/params.py`). A process reads, copies and draws only the parts that its
+    devices hold, one parameter after the other.
     """
     drawn = {path: x for path, x in params.items() if isinstance(x, Drawn)}
     placed = draw(drawn, {path: shardings[path] for path in drawn})

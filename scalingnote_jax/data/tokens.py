@@ -125,6 +125,7 @@ def _write(
     tokenizer: TextTokenizer,
     **options: bool,
 ) -> None:
+    encode_pairs([("", "x")], cfg, tokenizer, **options | {"title_ends": True})  # has it room?
     # Processes of one machine may do this at the same time: each in its own folder.
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)

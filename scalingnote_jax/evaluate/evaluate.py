@@ -28,7 +28,7 @@ from scalingnote_jax.evaluate.metrics import evaluate_run, parse_metric, write_t
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import RowsOnDisk, VectorStore, partial_folder, put_in_place
@@ -96,7 +96,7 @@ def _dense(
     document_tower = "untrained" if system == "untrained" else "teacher"
     store = side_vectors(config, collection, workdir, document_tower, "doc", mesh)
     with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
-        vectors = unit_rows(encoder.encode([q.text for q in queries]))
+        vectors = encoder.unit(encoder.encode([q.text for q in queries]))
         cfg, documents = config.eval.exact, store.on_disk()
         scores, found = exact_search(vectors, documents, depth, cfg, mesh)
         facts = {
@@ -160,7 +160,7 @@ def _time_queries(encoder: Encoder, index: ScannIndex, queries: list[Query], k: 
     """
 
     def answer(text: str) -> None:
-        index.search_one(unit_rows(encoder.encode([text]))[0], k)
+        index.search_one(encoder.unit(encoder.encode([text]))[0], k)
 
     return time_each(answer, [q.text for q in queries])
 

@@ -7,12 +7,11 @@ unknown.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import to_json
+from scalingnote_jax.configfile import field_values
 from scalingnote_jax.export.snippets import snippet
 from scalingnote_jax.export.source import Source
 
@@ -48,9 +47,8 @@ def write_card(
         _metrics(metrics),
         "## Where it comes from",
         _origin(sources),
-        "<details><summary>The whole config</summary>\n\n```json\n"
-        + json.dumps(_config(config), indent=1)
-        + "\n```\n</details>",
+        "Settings that are not the default:",
+        _settings(config),
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -74,7 +72,7 @@ def _front_matter(kind: str, sources: list[Source]) -> str:
 
 def _contract(sources: list[Source], config: Config) -> str:
     rows = [
-        f"| {s.name} | `{json.dumps(s.text.prompt)}` | {s.text.max_tokens} | "
+        f"| {s.name} | `{_quoted(s.text.prompt)}` | {s.text.max_tokens} | "
         f"{s.tokenizer.num_special} | {s.tower.cfg.pooling} | "
         f"{s.tower.cfg.projection or 'none'} | {s.tower.dim} |"
         for s in sources
@@ -100,6 +98,11 @@ def _contract(sources: list[Source], config: Config) -> str:
     return "\n".join([head, "|" + "---|" * 7, *rows, "", " ".join(notes)])
 
 
+def _quoted(prompt: str) -> str:
+    """In a cell of a table."""
+    return json.dumps(prompt, ensure_ascii=False).replace("|", "\\|")
+
+
 def _metrics(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return "Not evaluated when this was written (`scalingnote eval`)."
@@ -122,8 +125,8 @@ def _origin(sources: list[Source]) -> str:
     for s in sources:
         cfg, layers = s.tower.cfg, s.tower.shape.num_layers
         lines.append(
-            f"- {s.name}: started from `{cfg.weights}`, {layers} layers, "
-            f"{s.tower.num_params():,} weights."
+            f"- {s.name}: started from `{_shown(cfg.weights)}`; layers: {layers}; weights: "
+            f"{s.tower.num_params():,}"
         )
     note = (
         "The licence of the weights that training started from, and of the texts that it used, is "
@@ -132,7 +135,14 @@ def _origin(sources: list[Source]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _config(config: Config) -> dict[str, Any]:
-    """Without the folders of the machine that it was trained on."""
-    name = Path(config.data.path).name if config.data.path else ""
-    return to_json(replace(config, data=replace(config.data, path=name)))
+def _settings(config: Config) -> str:
+    """As one would give them on the command line."""
+    default = field_values(Config(config.name))
+    changed = {k: v for k, v in field_values(config).items() if v != default.get(k)}
+    lines = [f"--{name}={_shown(value)}" for name, value in changed.items()]
+    return "\n".join(["```", *lines, "```"])
+
+
+def _shown(value: Any) -> Any:
+    """Folders of the machine that it was trained on lose all but their name."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import scalingnote_jax
-from scalingnote_jax.config import Config, MeshConfig
+from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.export.card import write_card
 from scalingnote_jax.export.hf_folder import write_hf, write_json
 from scalingnote_jax.export.sentences import write_one, write_pair
-from scalingnote_jax.export.source import Source, open_tower
+from scalingnote_jax.export.source import Source, host_mesh, open_tower
 from scalingnote_jax.export.stablehlo import write_stablehlo
-from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.pipeline import STEPS, Run
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.store import partial_folder, put_in_place
@@ -122,15 +119,14 @@ def _write(wish: Wish, sources: list[Source], folder: Path) -> dict[str, Any]:
 def _write_onnx(source: Source, folder: Path) -> None:
     try:
         from scalingnote_jax.export.onnx_model import write_onnx
-
-        write_onnx(source, folder)
-    except ImportError as e:  # the exporter imports onnxscript when it runs
+    except ImportError as e:
         raise bad_input(
             "--format onnx",
             f"{e.name} is not installed",
             "PyTorch and its exporter to ONNX",
             "pip install 'scalingnote_jax[onnx]'",
         ) from e
+    write_onnx(source, folder)
 
 
 def _contract(wish: Wish, sources: list[Source]) -> dict[str, Any]:
@@ -143,9 +139,8 @@ def _contract(wish: Wish, sources: list[Source]) -> dict[str, Any]:
 def _metrics(config: Config, workdir: Workdir) -> dict[str, Any] | None:
     """eval/metrics.json if it is of just these towers."""
     step = STEPS["eval"]
-    mesh = make_mesh(MeshConfig(), jax.local_devices(backend="cpu")[:1])
     try:
-        if not is_done(step.folder(workdir), step.inputs(Run(config, workdir, mesh))):
+        if not is_done(step.folder(workdir), step.inputs(Run(config, workdir, host_mesh()))):
             return None
     except UserError:  # a step before it was not run
         return None

@@ -46,6 +46,14 @@ def config_of(shape: Shape, max_tokens: int, pad_id: int, dtype: str) -> Values:
     """
     kind = _kind(shape)
     if isinstance(shape, BertShape):
+        if kind == "roberta" and pad_id != shape.unused_positions - 1:
+            raise bad_input(
+                "the tower's tokenizer",
+                f"pad id {pad_id}",
+                f"{shape.unused_positions - 1}: a roberta tells padding by the id, and numbers "
+                "its positions from behind it",
+                "export it with --format stablehlo",
+            )
         config = _bert(shape)
     else:
         config = _decoder(shape, kind, max_tokens)
@@ -83,8 +91,6 @@ def _bert(shape: BertShape) -> Values:
         "type_vocab_size": shape.type_vocab_size,
         "layer_norm_eps": shape.norm_eps,
         "hidden_act": "gelu",
-        # RoBERTa counts its positions from behind this id.
-        **({"pad_token_id": shape.unused_positions - 1} if shape.unused_positions else {}),
     }
 
 
@@ -119,12 +125,13 @@ def _gemma(shape: DecoderShape, kind: str) -> Values:
     config: Values = {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": shape.score_dim or shape.head_dim,
-        "attn_logit_softcapping": shape.score_cap or None,
         "sliding_window": shape.window or 4096,
         "layer_types": kinds,
     }
     if kind == "gemma3_text":
         config["rope_local_base_freq"] = shape.local_rope_theta or shape.rope_theta
+    else:  # Gemma 3's attention reads no such field
+        config["attn_logit_softcapping"] = shape.score_cap or None
     return config
 
 
@@ -161,11 +168,11 @@ def _canonical(shape: Shape) -> Shape:
     if isinstance(shape, BertShape):
         return shape
     local = local_layers(shape)
-    theta = shape.local_rope_theta or (0.0 if shape.rope_scaling else shape.rope_theta)
+    unstretched = shape.rope_theta if shape.gemma and not shape.rope_scaling else 0.0
     return replace(
         shape,
         window=shape.window if any(local) else 0,
         global_every=0 if len(set(local)) == 1 else shape.global_every,
-        local_rope_theta=theta if any(local) else 0.0,
+        local_rope_theta=shape.local_rope_theta or unstretched if any(local) else 0.0,
         score_dim=shape.score_dim or shape.head_dim,
     )

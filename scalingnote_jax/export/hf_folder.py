@@ -23,11 +23,20 @@ from scalingnote_jax.models.layouts import layout_of
 
 PROJECTION = "projection.safetensors"
 _SHARD_BYTES = 4 * 2**30  # what one file holds at most, and this process copies at a time
+# Words, digits, white space, signs, other scripts, characters that can be written in two ways
+_PROBES = (
+    "how do I sort a list of words by length",
+    "It's 12,345.67 of them – isn't it?",
+    "  two spaces\n\n\tand a tab ",
+    "def area(r): return 3.14159 * r ** 2  # m²",
+    "naïve café, nai\u0308ve cafe\u0301, ﬁn, ＡＢＣ",
+    "北京大学 Москва القاهرة 🙂👍🏽",
+)
 _FORMAT = {"format": "pt"}  # what transformers asks for: tensors laid out as PyTorch has them
 
 
 def write_body(source: Source, folder: Path, dtype: str) -> None:
-    """Everything that `AutoModel` and `AutoTokenizer` read.
+    """What `AutoModel` reads: config.json and weights.
 
     Args:
         dtype: of the weights, "float32" or "bfloat16".
@@ -46,18 +55,24 @@ def write_body(source: Source, folder: Path, dtype: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     _write_tensors(folder, _tensors(source, dtype), _SHARD_BYTES)
-    write_tokenizer(source, folder)
 
 
 def write_hf(source: Source, folder: Path, dtype: str) -> None:
-    """The body, and the projection if there is one."""
+    """Body, tokenizer, and the projection if there is one; raises as these do."""
     write_body(source, folder, dtype)
+    write_tokenizer(source, folder)
     if source.projection is not None:
         save_file({"projection": source.projection}, folder / PROJECTION)
 
 
 def write_tokenizer(source: Source, folder: Path) -> None:
-    """tokenizer.json, and what makes `AutoTokenizer` cut and pad as the tower was trained."""
+    """tokenizer.json, and what makes `AutoTokenizer` cut and pad as the tower was trained. It looks
+    for config.json beside them, which has to be there.
+
+    Raises:
+        UserError: `AutoTokenizer` makes other ids: for some model types it does not take the
+            tokenizer that is in the folder, but builds what it holds to be the right one.
+    """
     source.tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -69,6 +84,17 @@ def write_tokenizer(source: Source, folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
     }
     write_json(path, config)
+    from transformers import AutoTokenizer  # slow to import, hence only where it is needed
+
+    found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    ids = found(list(_PROBES), truncation=True)["input_ids"]
+    if ids != source.tokenizer.encode(list(_PROBES), source.text.max_tokens):
+        raise bad_input(
+            f"{source.name} tower",
+            f"AutoTokenizer reads its tokenizer.json as a {type(found).__name__}, with other ids",
+            "the ids that it was trained with",
+            "export it with --format onnx or stablehlo, which take ids",
+        )
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -13,10 +13,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnxscript  # noqa: F401  (the exporter asks for it when all else is done)
 import torch
 from transformers import AutoModel
 
-from scalingnote_jax.export.hf_folder import write_body, write_tokenizer
+from scalingnote_jax.export.hf_folder import write_body
 from scalingnote_jax.export.source import Source
 
 MODEL = "model.onnx"  # its weights lie beside it: a graph with them inside ends at 2 GiB
@@ -82,4 +83,4 @@ def write_onnx(source: Source, folder: Path) -> None:
             external_data=True,
             verbose=False,
         )
-    write_tokenizer(source, folder)
+    source.tokenizer.save(folder)

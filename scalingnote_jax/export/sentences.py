@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from scalingnote_jax.config import BertShape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.hf_folder import write_body, write_json
+from scalingnote_jax.export.hf_folder import write_body, write_json, write_tokenizer
 from scalingnote_jax.export.source import Source
 
 _CLASS = "sentence_transformers.models."
@@ -91,6 +91,7 @@ def _write_modules(
 ) -> list[tuple[str, str]]:
     """Writes the modules of a tower; returns their folders and classes."""
     write_body(source, folder / first, dtype)
+    write_tokenizer(source, folder / first)
     settings: dict[str, Any] = {"max_seq_length": source.text.max_tokens, "do_lower_case": False}
     if isinstance(source.tower.shape, BertShape):  # else it would warn of a pooler without weights
         settings["model_args"] = {"add_pooling_layer": False}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from scalingnote_jax.config import Config, MeshConfig, TextConfig
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.models.tokenizer import TextTokenizer
 from scalingnote_jax.models.towers import TowerDef
@@ -67,8 +70,19 @@ def open_tower(config: Config, workdir: Workdir, role: str, side: str) -> Source
     Raises:
         UserError: it was not trained yet, or what is there does not fit the config.
     """
-    # Whatever else this machine has: a whole tower fits best into the memory of the host.
-    mesh = make_mesh(MeshConfig(), jax.local_devices(backend="cpu")[:1])
-    encoder = load_encoder(config, workdir, role, side, mesh)
+    encoder = load_encoder(config, workdir, role, side, host_mesh())
     definition, params = encoder.tower.merged(encoder.params)
     return Source(role, side, definition, flatten(params), encoder.tokenizer)
+
+
+def host_mesh() -> Mesh:
+    """One device, the CPU: a whole tower may not fit into one of this machine's accelerators.
+
+    Raises:
+        UserError: the environment has switched the CPU off.
+    """
+    try:
+        return make_mesh(MeshConfig(), jax.local_devices(backend="cpu")[:1])
+    except RuntimeError as e:
+        given = os.environ.get("JAX_PLATFORMS", "")
+        raise bad_input("JAX_PLATFORMS", given, "cpu among them", "set it to cpu") from e

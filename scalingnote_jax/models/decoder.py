@@ -190,7 +190,7 @@ class Decoder(nnx.Module):
                 view = (segments, *view[1:])  # the kernel wants to know the texts, not a bias
         else:
             views = (_view(self.shape, segments, kind, self.causal) for kind in (False, True))
-            view = jax.tree.map(lambda *pair: jnp.stack(pair), *views)
+            view = jax.tree.map(lambda *pair: jnp.stack(jnp.broadcast_arrays(*pair)), *views)
             each = {"local": jnp.asarray(local, jnp.int32)}
         x = apply_layers(
             self.layers, x, view, flash_rows, each=each, keys=keys, remat=self.remat, rows=rows

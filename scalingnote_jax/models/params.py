@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -57,9 +58,9 @@ def values_of(module: nnx.Module) -> Tree:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A weight that is not made yet: what `init(seed)` has at `path`."""
+    """A weight that is not made yet: what `tower.init(seed)` has at `path`."""
 
-    init: Callable[[int], Tree]
+    tower: Any  # a TowerDef
     seed: int
     path: str
 
@@ -72,12 +73,17 @@ def draw(
 ) -> dict[str, jax.Array]:
     """Makes weights under jit, so that nothing else is drawn, each part where it stays."""
 
-    def make() -> dict[str, jax.Array]:
-        trees = {(w.init, w.seed): w.init(w.seed) for w in weights.values()}
-        flat = {key: traverse_util.flatten_dict(tree, sep="/") for key, tree in trees.items()}
-        return {name: flat[w.init, w.seed][w.path] for name, w in weights.items()}
+    drawn: dict[str, jax.Array] = {}
+    for tower, seed in dict.fromkeys((w.tower, w.seed) for w in weights.values()):
+        paths = {n: w.path for n, w in weights.items() if (w.tower, w.seed) == (tower, seed)}
+        places = {name: shardings[name] for name in paths} if shardings else None
+        drawn |= jax.jit(partial(_init, tower, seed, paths), out_shardings=places)()
+    return drawn
 
-    return jax.jit(make, out_shardings=shardings)() if weights else {}
+
+def _init(tower: Any, seed: int, paths: dict[str, str]) -> dict[str, jax.Array]:
+    flat = traverse_util.flatten_dict(tower.init(seed), sep="/")
+    return {name: flat[path] for name, path in paths.items()}
 
 
 def blueprint(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:

@@ -160,7 +160,7 @@ class TowerDef:
             body = open_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
             weights = {f"body/{path}": value for path, value in body.items()}
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
-        flat = {p: weights[p] if p in weights else Drawn(self.init, seed, p) for p in paths}
+        flat = {p: weights[p] if p in weights else Drawn(self, seed, p) for p in paths}
         return traverse_util.unflatten_dict(flat, sep="/")
 
     def apply(

@@ -59,7 +59,7 @@ def make_plan(config: Config, topology: Topology, pairs: int = 0) -> Plan:
         "hbm_bytes_per_chip": _memory(compiled, prepared, topology),
     }
     moved = _moved_bytes(prepared)
-    line = roofline(compiled.module, moved, topology, mesh) if compiled.module else None
+    line = _roofline(compiled, flops, moved, topology, mesh)
     return plan | _speed(flops, line, topology, mesh, config.train.batch_size, pairs)
 
 
@@ -70,7 +70,7 @@ def plan_encode(config: Config, topology: Topology) -> Plan:
     size = -(-config.encode.batch_size // shards) * shards  # as the encoder rounds it
     compiled = compile_program(lower_encode(tower, mesh, size))
     flops = tower_flops(tower, size)
-    line = roofline(compiled.module, 0, topology, mesh) if compiled.module else None
+    line = _roofline(compiled, flops, 0, topology, mesh)
     speed = _speed(flops, line, topology, mesh, size, 0)
     return {
         "batch": size,
@@ -81,6 +81,14 @@ def plan_encode(config: Config, topology: Topology) -> Plan:
         "mfu_bound": speed["mfu_bound"],
         "docs_per_sec": speed["pairs_per_sec"],
     }
+
+
+def _roofline(
+    compiled: Compiled, flops: Flops, moved_bytes: int, topology: Topology, mesh: Mesh
+) -> Roofline | None:
+    if compiled.module is None:
+        return None
+    return roofline(compiled.module, flops.model, moved_bytes, topology, mesh)
 
 
 def _moved_bytes(prepared: Prepared) -> int:

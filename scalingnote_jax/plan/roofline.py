@@ -39,10 +39,14 @@ class Roofline:
         return max(self.bounds_secs.values())
 
 
-def roofline(module: Module, moved_bytes: int, topology: Topology, mesh: Mesh) -> Roofline:
+def roofline(
+    module: Module, least_flops: int, moved_bytes: int, topology: Topology, mesh: Mesh
+) -> Roofline:
     """The bounds of a program.
 
     Args:
+        least_flops: of all devices, taken where the compiler found a way with fewer: no MFU is
+            above one.
         moved_bytes: arguments and results, on one device.
         mesh: whose devices, in its order, are the program's partitions.
     """
@@ -52,7 +56,7 @@ def roofline(module: Module, moved_bytes: int, topology: Topology, mesh: Mesh) -
     dcn_bytes = sum(t.bytes for t in found if t.dcn)
     per_host = topology.chips_per_host * per_chip
     bounds = {
-        "compute": cost.flops * per_chip / chip.flops,
+        "compute": max(cost.flops, least_flops / mesh.size) * per_chip / chip.flops,
         "hbm": (cost.bytes + moved_bytes) * per_chip / chip.hbm_bytes_per_sec,
         "ici": sum(ici_secs(t, topology, mesh) for t in found if not t.dcn),
         "dcn": dcn_bytes * per_host / chip.dcn_bytes_per_sec,

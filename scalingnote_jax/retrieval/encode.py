@@ -20,7 +20,7 @@ from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, tower_config, unit_rows
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, tower_config
 from scalingnote_jax.retrieval.store import MANIFEST, StoreWriter, VectorStore
 from scalingnote_jax.tokenisation import token_table
 from scalingnote_jax.workdir import Workdir, output_of
@@ -44,10 +44,10 @@ def stored_vectors(
         name: for the progress bar.
         ids: one per row of the table.
         made_from: content hashes of what the vectors depend on; goes into the manifest.
-        unit: L2-normalise (documents, for search), or keep raw vectors (the teacher's, for
-            distillation).
+        unit: as for search (`Encoder.unit`), or raw vectors (the teacher's, for distillation).
     """
-    made_from = made_from | {"contract": encoder.contract, "normalised": unit}
+    dim = encoder.dim if unit else encoder.tower.dim
+    made_from = made_from | {"contract": encoder.contract, "normalised": unit, "dim": dim}
     share = (jax.process_index(), jax.process_count())
     if (folder / MANIFEST).is_file():
         store = VectorStore.open(folder, share)
@@ -56,14 +56,14 @@ def stored_vectors(
     table = make_table()
     with ExitStack() as stack:
         if mesh_lib.first_process():
-            writer = StoreWriter(folder, encoder.tower.dim, made_from, shard_rows)
+            writer = StoreWriter(folder, dim, made_from, shard_rows)
             stack.enter_context(writer)
         bar = stack.enter_context(progress(f"encode {name}", total=len(table), unit="texts"))
         for start in range(0, len(table), shard_rows):
             stop = min(start + shard_rows, len(table))
             vectors = encoder.encode_table(table, np.arange(start, stop), bar)
             if mesh_lib.first_process():
-                writer.add(list(ids[start:stop]), unit_rows(vectors) if unit else vectors)
+                writer.add(list(ids[start:stop]), encoder.unit(vectors) if unit else vectors)
         if mesh_lib.first_process():
             writer.close()
     mesh_lib.barrier(f"vectors {name}")

@@ -20,6 +20,7 @@ from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowerConfig
 from scalingnote_jax.data.tokens import TokenTable, bucket_of
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.initial import student_config
 from scalingnote_jax.models.tokenizer import TextTokenizer
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import Bar
@@ -58,7 +59,13 @@ class Encoder:
         tokenizer: TextTokenizer,
         mesh: Mesh,
         batch_size: int,
+        dim: int = 0,
     ):
+        """`dim`: as in `EncodeConfig`."""
+        if not 0 <= dim <= tower.dim:
+            given, expected = str(dim), f"0 (all) to {tower.dim}, the D of the tower"
+            raise bad_input("--encode.dim", given, expected, "choose one of train.matryoshka")
+        self.dim = dim or tower.dim
         self.tower, self.params, self.tokenizer, self.mesh = tower, params, tokenizer, mesh
         self.text = tower.cfg.text
         shards = mesh_lib.batch_shards(mesh)
@@ -74,6 +81,10 @@ class Encoder:
         """[n, D] float32, before the L2 norm, of texts or (title, text) pairs."""
         pairs = [("", t) if isinstance(t, str) else t for t in texts]
         return self.encode_table(tokens_of(pairs, self.tower.cfg, self.tokenizer))
+
+    def unit(self, vectors: np.ndarray) -> np.ndarray:
+        """[n, dim], the vectors for search, of what `encode` gives."""
+        return unit_rows(vectors[:, : self.dim])
 
     def encode_table(
         self, table: TokenTable, rows: np.ndarray | None = None, bar: Bar | None = None
@@ -134,7 +145,7 @@ def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, st
         known = ", ".join(" ".join(pair) for pair in TOWERS)
         raise bad_input("encode", f"tower {tower!r}, side {side!r}", f"one of {known}", "name one")
     if tower == "student":
-        return config.distill.student, "student"
+        return student_config(config), "student"
     cfg = config.teacher.query if side == "query" else config.teacher.doc
     return cfg, "shared" if config.teacher.share else side
 
@@ -157,7 +168,8 @@ def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: 
         folder = workdir.student if tower == "student" else workdir.teacher
         wanted = contract(definition, tokenizer)
         params = _restore(folder, prefix, side, flatten(shapes), shardings, wanted)
-    return Encoder(definition, nest(params), tokenizer, mesh, config.encode.batch_size)
+    size, dim = config.encode.batch_size, config.encode.dim
+    return Encoder(definition, nest(params), tokenizer, mesh, size, dim)
 
 
 def _restore(

@@ -17,7 +17,7 @@ from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.mesh import make_mesh
-from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, unit_rows
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.workdir import Workdir
@@ -52,14 +52,16 @@ class Model:
         return load_encoder(self.config, self.workdir, "teacher", "doc", self._mesh)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        """[n, D] float32 unit vectors of queries, by the student."""
-        return unit_rows(self._query_encoder.encode(texts))
+        """[n, D] (or `encode.dim`) float32 unit vectors of queries, by the student."""
+        encoder = self._query_encoder
+        return encoder.unit(encoder.encode(texts))
 
     def encode_documents(self, documents: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """[n, D] float32 unit vectors of documents (texts or (title, text) pairs), by the teacher's
         document tower.
         """
-        return unit_rows(self._doc_encoder.encode(documents))
+        encoder = self._doc_encoder
+        return encoder.unit(encoder.encode(documents))
 
 
 def load(workdir: str | Path) -> Model:

@@ -43,7 +43,7 @@ class Stage:
     folder: Path
     prepared: Prepared
     step: Step  # jitted; donates its state
-    initial: Callable[[], Flat]  # host arrays at step 0
+    initial: Callable[[], Flat]  # parameters at step 0, as `sharding.place` takes them
     sampler: (
         Any  # data.pipeline.PairSampler, TextSampler or the like: .batch(step) → dict of arrays
     )

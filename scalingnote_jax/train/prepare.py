@@ -99,8 +99,8 @@ class Prepared:
         self.shardings = state_shardings(self.abstract, axes, self.tx, mesh)
 
     def place(self, params: Flat) -> TrainState:
-        """Initial parameters (host arrays) → the state at step 0, on the mesh; moments are made
-        where they stay.
+        """Initial parameters, as `sharding.place` takes them → the state at step 0, on the mesh;
+        moments are made where they stay.
         """
         spread = self.shardings.params | self.shardings.frozen
         placed = place(params, spread)

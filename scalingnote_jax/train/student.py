@@ -22,12 +22,14 @@ from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
 from scalingnote_jax.losses.matryoshka import check_sizes
+from scalingnote_jax.models.initial import student_config
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.encode import stored_vectors, weights_hash
 from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
+from scalingnote_jax.train.initial import student_start
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.state import TrainState, flatten
@@ -138,7 +140,7 @@ def build(
     """
     cfg = config.distill
     check_batch("distill", cfg, mesh)
-    tower = tower_def(cfg.student)
+    tower = tower_def(student_config(config), "distill.student")
     if tower.dim != vectors.shape[1]:
         raise bad_input(
             "--distill.student.projection",
@@ -150,7 +152,7 @@ def build(
     part, parts = mesh_lib.batch_part(mesh)
     texts = TextSampler(
         table,
-        cfg.student.text.buckets,
+        tower.cfg.text.buckets,
         cfg.batch_size,
         cfg.bucket_window,
         config.seed,
@@ -160,13 +162,13 @@ def build(
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
     prepared = Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
-    terms = contract(tower, tower_tokenizer(cfg.student))
+    terms = contract(tower, tower_tokenizer(tower.cfg))
     return Stage(
         name="distill",
         folder=workdir.student,
         prepared=prepared,
         step=prepared.jit(distill_step, tower=tower, cfg=cfg, seed=config.seed),
-        initial=lambda: flatten({"student": tower.stored_params(config.seed)}),
+        initial=lambda: student_start(config, tower, table, vectors, workdir, prepared),
         sampler=DistillSampler(texts, vectors),
         schedule=schedule,
         meta={"inputs": inputs, "contracts": {"query": terms}},
@@ -180,7 +182,7 @@ def distill(
     texts = distill_texts(config.distill, collection, config.seed)
     say(f"distill: {len(texts)} query texts")
     store = teacher_vectors(config, texts, workdir, mesh)
-    tokenizer = tower_tokenizer(config.distill.student)
+    student = student_config(config)
     pairs = [("", t) for t in texts]
-    table = token_table(pairs, config.distill.student, tokenizer, workdir, content_hash(texts))
+    table = token_table(pairs, student, tower_tokenizer(student), workdir, content_hash(texts))
     return fit(build(config, table, store.vectors(), workdir, mesh, inputs))

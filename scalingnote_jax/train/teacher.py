@@ -67,7 +67,7 @@ class Towers:
         return shapes, axes
 
     def initial(self, seed: int, temperature: float) -> Flat:
-        """Parameters at step 0, on the host or still on disk. Both sides start from the same seed,
+        """Parameters at step 0, on disk or not drawn yet. Both sides start from the same seed,
         so equal towers start equal, projection included.
         """
         params: Flat = {LOG_SCALE: np.float32(-np.log(temperature)).reshape(())}

@@ -16,14 +16,6 @@ from scalingnote_jax.cli import main
 from scalingnote_jax.retrieval.store import VectorStore
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir on which `scalingnote run` has ended."""
-    workdir = tmp_path_factory.mktemp("run") / "work"
-    assert main(["run", str(tiny_config), f"--workdir={workdir}"]) == 0
-    return workdir
-
-
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may damage."""

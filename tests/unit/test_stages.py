@@ -15,6 +15,7 @@ from scalingnote_jax.data.pipeline import iterate
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.mesh import make_mesh, put_batch
+from scalingnote_jax.models.params import Drawn, draw
 from scalingnote_jax.tokenisation import tower_tokenizer
 from scalingnote_jax.train import student, teacher
 from scalingnote_jax.train.step import contrastive_step
@@ -75,6 +76,7 @@ def test_each_side_has_its_own_weights_unless_shared(config):
 
 def test_both_sides_start_equal(config):
     params = teacher.Towers(config.teacher).initial(0, 0.05)
+    params |= draw({path: x for path, x in params.items() if isinstance(x, Drawn)})
     for path, x in params.items():
         if path.startswith("query/"):
             np.testing.assert_array_equal(x, params[path.replace("query/", "doc/")])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scalingnote_jax.config import TextConfig
-from scalingnote_jax.data.tokens import TokenTable, bucket_of, render, tokenize
+from scalingnote_jax.data.tokens import TokenTable, bucket_of, tokenize
 from scalingnote_jax.errors import UserError
 
 
@@ -25,6 +25,9 @@ class Letters:
     def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         self.texts += texts
         return [[ord(c) for c in text][:max_tokens] for text in texts]
+
+    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        return [([ord(c) for c in t], [(i, i + 1) for i in range(len(t))]) for t in texts]
 
 
 def forbidden() -> Iterator[tuple[str, str]]:
@@ -63,15 +66,6 @@ def test_bucket_of() -> None:
     assert [bucket_of(n, (16, 32, 64)) for n in (1, 16, 17, 64)] == [16, 16, 32, 64]
 
 
-def test_render() -> None:
-    both = TextConfig(prompt="{title}: {text}")
-    assert render(both, "A {text}", "b {title}") == "A {text}: b {title}", "values are not filled"
-    assert render(both, "only title", "") == "only title: "
-    assert render(TextConfig(), "title", "text") == "text"
-    assert render(TextConfig(), "only title", " ") == "only title"
-    assert render(TextConfig(prompt='{"q": {text}}'), "", "x") == '{"q": x}'
-
-
 def test_tokenize_cuts_fills_and_keeps(tmp_path: Path) -> None:
     cfg, letters = TextConfig(prompt="{text}", max_tokens=4), Letters()
     texts = [("", "abcdef"), ("T", ""), ("", "")]
@@ -95,10 +89,13 @@ def test_the_cache_knows_what_the_tokens_depend_on(tmp_path: Path) -> None:
         (TextConfig(max_tokens=8, buckets=(8,), prompt="> {text}"), letters, "key", 3),
         (base, other, "key", 4),
         (base, letters, "other key", 5),
+        (TextConfig(max_tokens=8, buckets=(8,), title_tokens=2), letters, "key", 6),
     ]
     for cfg, tokenizer, key, folders in calls:
         tokenize([("", "text")], cfg, tokenizer, tmp_path, key)
         assert len(list(tmp_path.iterdir())) == folders
+    tokenize([("", "text")], base, letters, tmp_path, "key", title_ends=True)
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 def test_many_texts_keep_their_order(tmp_path: Path) -> None:
