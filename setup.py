@@ -56,6 +56,7 @@ EXTRAS = {
         "sentence-transformers>=6.2,<7",
         "accelerate>=1.15",  # its trainer's loop
         "datasets>=5.2",  # its trainer's input
+        "onnxruntime>=1.24",  # runs what `export --format onnx` writes
         "faiss-cpu>=1.15,<2",  # exact search as most people do it
     ],
     "dev": [

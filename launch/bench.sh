@@ -7,8 +7,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv-bench}
-# uv does not read pip's settings: where pip finds wheels on this machine, such as a CPU build of torch, uv shall too.
-export UV_FIND_LINKS=${UV_FIND_LINKS-${PIP_FIND_LINKS-}}
 source launch/environment.sh
 make_environment index,pretrained,bench
 if [ $# -eq 0 ]; then

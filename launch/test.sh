@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # All checks: lint (Python, shell, YAML), types, tests. Sets up its own environment; PYTHON=python3.13 chooses another
-# interpreter.
+# interpreter. WITH_TORCH=1 also installs PyTorch and sentence-transformers, for the tests that compare with them.
 #
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment index,pretrained,plan,dev
+make_environment "index,pretrained,plan,export,dev${WITH_TORCH:+,onnx,bench}"
 ruff check .
 ruff format --check .
 mypy

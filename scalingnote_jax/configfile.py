@@ -142,9 +142,9 @@ def _build(cls: Any, values: dict[str, Any]) -> Any:
 def _coerce(hint: Any, value: Any) -> Any:
     if isinstance(value, dict):
         options = [t for t in (typing.get_args(hint) or (hint,)) if dataclasses.is_dataclass(t)]
-        # A union of shapes is told apart by its field names.
-        (cls,) = [t for t in options if {f.name for f in dataclasses.fields(t)} == set(value)]
-        return _build(cls, value)
+        # A union of shapes is told apart by its field names; an older version wrote fewer.
+        known = [t for t in options if set(value) <= {f.name for f in dataclasses.fields(t)}]
+        return _build(known[0] if known else options[0], value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -35,6 +35,9 @@ START_TIMEOUT_SECS = 300
 # start at once. JAX's own variable names another folder.
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "scalingnote_jax" / "compiled"
 COMPILE_CACHED_FROM_SECS = 0.2
+# Transfers that do not depend on each other are otherwise started as they come: each CPU device may
+# take another one first, and with few cores all wait for one another for ever.
+CPU_IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
 def start() -> None:
@@ -46,6 +49,7 @@ def start() -> None:
     Raises:
         UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
+    os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)

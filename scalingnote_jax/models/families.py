@@ -159,7 +159,6 @@ def _gemma3(path: Path, config: Values) -> DecoderShape:
         gemma=True,
         qk_norm=True,
         score_dim=config["query_pre_attn_scalar"],
-        score_cap=float(config.get("attn_logit_softcapping") or 0),
         **_windows(path, config, every=config.get("sliding_window_pattern", 6)),
     )
 
