@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from scalingnote_jax.config import DecoderShape, TowerConfig
+from scalingnote_jax import mesh as mesh_lib
+from scalingnote_jax.config import DecoderShape, MeshConfig, TowerConfig
 from scalingnote_jax.models.towers import normalise, tower_def
 
 
@@ -25,8 +26,8 @@ def test_rows_on_a_mesh() -> None:
     )
     tokens = rng.integers(0, 64, (32, 32)).astype(np.int32)
     mask = np.arange(32) < rng.integers(1, 33, (32, 1))
-    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
-    rows = NamedSharding(mesh, PartitionSpec("fsdp"))
+    mesh = mesh_lib.make_mesh(MeshConfig(data=1, fsdp=-1))
+    rows = mesh_lib.batch_sharding(mesh)
     flat = traverse_util.flatten_dict(tower.abstract()[1])
     places = {
         path: NamedSharding(mesh, PartitionSpec(*("fsdp" if a == "embed" else None for a in axes)))
