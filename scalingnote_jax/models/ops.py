@@ -23,9 +23,10 @@ def look_up(table: Array, tokens: Array, rows: Sharding | None = None) -> Array:
     An id outside of the table gives NaN, which stops a run; clipped, it would be a wrong vector.
 
     Args:
-        rows: on the mesh of `mesh.py`, where the rows of the batch lie. A table split over E is then not gathered:
-            each device looks up its part of E for the tokens of all devices that share the table,
-            and hands the rows over. XLA, left to itself, copies the whole result to every device.
+        rows: on the mesh of `mesh.py`, where the rows of the batch lie. A table split over E is
+            then not gathered: each device looks up its part of E for the tokens of all devices that
+            share the table, and hands the rows over. XLA, left to itself, copies the whole result
+            to every device.
     """
     if not isinstance(rows, NamedSharding) or rows.mesh.shape["fsdp"] == 1:
         return jnp.take(table, tokens, axis=0, mode="fill")
