@@ -10,6 +10,8 @@ CORE = [
     "jax>=0.10.2,<0.13",
     "flax>=0.12.8,<0.13",  # NNX modules; 0.12 is the API that the towers are written against
     "optax>=0.2.8,<0.3",
+    # int8 and nf4 weights (QLoRA). Light: it is pure Python and needs nothing that is not here.
+    "qwix>=0.1.8,<0.2",
     "orbax-checkpoint>=0.12.8,<0.13",  # composite items and partial restore as used here
     # Data. TFDS writes and reads ArrayRecord without TensorFlow, but then wants
     # importlib_resources.

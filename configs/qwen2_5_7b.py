@@ -8,7 +8,10 @@ Hardware:  a TPU slice over which float32 masters and moments of 14 billion weig
 LoRA:      add --teacher.query.lora.rank=16 --teacher.doc.lora.rank=16
            --teacher.query.lora.base_dtype=bfloat16 --teacher.doc.lora.base_dtype=bfloat16
            --train.optim.learning_rate=1e-4: frozen bases of 28 GB in all, moments of adapters only;
-           v5e:4x4 plans at 6.4 of 15.75 GiB a chip with --train.batch_size=256 --mesh.fsdp=16
+           v5e:4x4 plans at 6.3 of 15.75 GiB a chip with --train.batch_size=256 --mesh.fsdp=16
+QLoRA:     the same with int8 in place of both bfloat16: the same plan needs 5.3 GiB a chip (1.1
+           of weights) and sends codes, not floats, 23 GiB a step; nf4 (4 bits) sends 12, but needs
+           9.2 GiB (1.0 of weights): its table lookup has large temporaries
 Smoke:     scalingnote run configs/qwen2_5_7b.py --smoke       (tiny, a minute on two cores)
 """
 

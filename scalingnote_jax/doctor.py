@@ -13,6 +13,7 @@ CORE = (
     "jax",
     "flax",
     "optax",
+    "qwix",
     "orbax-checkpoint",
     "grain",
     "tensorflow-datasets",

@@ -29,6 +29,7 @@ RULES: dict[str, str | None] = {
     "mlp": "tensor",
     "proj": None,  # D of the projection: small, and read whole by the loss
     "lora_rank": None,
+    "blocks": None,  # of 64 inputs with one scale: a device's part of the inputs may end inside one
     "norm": None,  # one-dimensional scales and biases
     "positions": None,
     "types": None,
@@ -126,7 +127,9 @@ def optimizer_shardings(
 
 def bytes_per_device(x: Any, sharding: NamedSharding) -> int:
     """Bytes of the largest shard."""
-    return int(np.prod(sharding.shard_shape(x.shape), dtype=np.int64)) * np.dtype(x.dtype).itemsize
+    # NumPy takes 4-bit numbers for bytes; XLA packs them.
+    bits = jax.dtypes.itemsize_bits(x.dtype)
+    return int(np.prod(sharding.shard_shape(x.shape), dtype=np.int64)) * bits // 8
 
 
 def total_bytes_per_device(tree: Any, shardings: Any) -> int:

@@ -13,6 +13,7 @@ from scalingnote_jax.config import (
     DataConfig,
     DecoderShape,
     MeshConfig,
+    ModernBertShape,
     TowerConfig,
     replace,
 )
@@ -62,10 +63,14 @@ def _tower(cfg: TowerConfig) -> TowerConfig:
     )
 
 
-def _shape(shape: DecoderShape | BertShape) -> DecoderShape | BertShape:
+def _shape(
+    shape: DecoderShape | BertShape | ModernBertShape,
+) -> DecoderShape | BertShape | ModernBertShape:
     """The same architecture with the sizes of the default one."""
     if isinstance(shape, BertShape):
         return replace(BertShape(), norm_eps=shape.norm_eps)
+    if isinstance(shape, ModernBertShape):  # its second layer sees a window
+        return replace(ModernBertShape(), reach=min(shape.reach, TOKENS // 4))
     small = DecoderShape()
     return replace(
         shape,

@@ -140,11 +140,10 @@ def _nearness(
 
 
 def _tower_name(config: Config, system: str) -> str:
-    cfg = config.distill.student if system == "student" else config.teacher.query
+    cfg = config.teacher.query if system in ("teacher", "untrained") else config.distill.student
     layers = f", {cfg.num_layers} layers" if cfg.num_layers else ""
-    return f"{cfg.weights.removeprefix('pip:')}{layers}" + (
-        " (untrained)" if system == "untrained" else ""
-    )
+    kind = {"untrained": " (untrained)", "student_int8": " (int8)"}.get(system, "")
+    return f"{cfg.weights.removeprefix('pip:')}{layers}{kind}"
 
 
 def _as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: np.ndarray) -> Run:

@@ -20,7 +20,13 @@ from typing import Any
 
 from scalingnote_jax.evaluate.plots import curve
 
-NAMES = {"bm25": "BM25", "untrained": "Untrained", "teacher": "Teacher", "student": "Student"}
+NAMES = {
+    "bm25": "BM25",
+    "untrained": "Untrained",
+    "teacher": "Teacher",
+    "student": "Student",
+    "student_int8": "Student, int8",
+}
 SEARCHES = {"exact": "exact search", "scann": "ScaNN index", "lexical": "word matching"}
 SHOWN = 5  # documents per example
 SNIPPET_CHARS = 180

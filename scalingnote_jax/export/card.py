@@ -42,7 +42,7 @@ def write_card(
         "## Use",
         f"```python\n{snippet(kind, sources)}\n```",
         "## What a text goes through",
-        _contract(sources, config),
+        _contract(kind, sources, config),
         "## Metrics",
         _metrics(metrics),
         "## Where it comes from",
@@ -70,7 +70,7 @@ def _front_matter(kind: str, sources: list[Source]) -> str:
     return "\n".join(lines)
 
 
-def _contract(sources: list[Source], config: Config) -> str:
+def _contract(kind: str, sources: list[Source], config: Config) -> str:
     rows = [
         f"| {s.name} | `{_quoted(s.text.prompt)}` | {s.text.max_tokens} | "
         f"{s.tokenizer.num_special} | {s.tower.cfg.pooling} | "
@@ -90,6 +90,11 @@ def _contract(sources: list[Source], config: Config) -> str:
         )
     if any(s.tower.cfg.dtype != "float32" for s in sources):
         notes.append("Products were taken in bfloat16 in training, and are in float32 here.")
+    if kind in ("hf", "sentence-transformers") and any(s.tower.cfg.bidirectional for s in sources):
+        notes.append(
+            "Tokens see later ones too, which `transformers` reads from config.json; version 4 "
+            "does not for every model type, and gives other vectors then: use 5.24 or later."
+        )
     if lengths := config.distill.matryoshka or config.train.matryoshka:
         notes.append(
             f"Trained so that the first {', '.join(map(str, lengths))} components may be used "

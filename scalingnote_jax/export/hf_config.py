@@ -11,11 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
-from scalingnote_jax.models.decoder import local_layers
 from scalingnote_jax.models.families import shape_of_config
+from scalingnote_jax.models.views import local_layers
 
 Values = dict[str, Any]
 
@@ -25,21 +25,25 @@ _CLASSES = {
     "gemma3_text": "Gemma3TextModel",
     "llama": "LlamaModel",
     "mistral": "MistralModel",
+    "modernbert": "ModernBertModel",
     "qwen2": "Qwen2Model",
     "qwen3": "Qwen3Model",
     "roberta": "RobertaModel",
 }
 
 
-def config_of(shape: Shape, max_tokens: int, pad_id: int, dtype: str) -> Values:
+def config_of(
+    shape: Shape, max_tokens: int, pad_id: int, dtype: str, bidirectional: bool = False
+) -> Values:
     """The content of config.json for a body of `shape`, in the form that every version of
-    `transformers` from 4.50 on reads.
+    `transformers` from 4.50 on reads; if bidirectional, 5.24 (the oldest that was tried).
 
     Args:
         max_tokens: the longest text that the tower was trained with; more positions than that are
             promised only where the architecture has a number of its own.
         pad_id: the tokenizer's.
         dtype: of the weights, "float32" or "bfloat16".
+        bidirectional: of the tower.
 
     Raises:
         UserError: no model type of `transformers` computes this shape.
@@ -55,8 +59,12 @@ def config_of(shape: Shape, max_tokens: int, pad_id: int, dtype: str) -> Values:
                 "export it with --format stablehlo",
             )
         config = _bert(shape)
+    elif isinstance(shape, ModernBertShape):
+        config = _modernbert(shape, max_tokens)
     else:
         config = _decoder(shape, kind, max_tokens)
+        if bidirectional:
+            config |= _both_sides(shape, kind)
     config = {
         "architectures": [_CLASSES[kind]],
         "model_type": kind,
@@ -71,6 +79,8 @@ def config_of(shape: Shape, max_tokens: int, pad_id: int, dtype: str) -> Values:
 def _kind(shape: Shape) -> str:
     if isinstance(shape, BertShape):
         return "roberta" if shape.unused_positions else "bert"
+    if isinstance(shape, ModernBertShape):
+        return "modernbert"
     if shape.gemma:
         return "gemma3_text" if shape.qk_norm else "gemma2"
     if shape.qkv_bias:
@@ -91,6 +101,26 @@ def _bert(shape: BertShape) -> Values:
         "type_vocab_size": shape.type_vocab_size,
         "layer_norm_eps": shape.norm_eps,
         "hidden_act": "gelu",
+    }
+
+
+def _modernbert(shape: ModernBertShape, max_tokens: int) -> Values:
+    kinds = ["sliding_attention" if local else "full_attention" for local in local_layers(shape)]
+    return {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "max_position_embeddings": max_tokens,
+        "local_attention": 2 * shape.reach,
+        "global_attn_every_n_layers": shape.global_every,
+        "layer_types": kinds,
+        "global_rope_theta": shape.rope_theta,
+        "local_rope_theta": shape.local_rope_theta,
+        "norm_eps": shape.norm_eps,
+        "hidden_activation": "gelu",
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
     }
 
 
@@ -135,6 +165,19 @@ def _gemma(shape: DecoderShape, kind: str) -> Values:
     return config
 
 
+def _both_sides(shape: DecoderShape, kind: str) -> Values:
+    if kind == "gemma3_text":
+        return {"use_bidirectional_attention": True}
+    if any(local_layers(shape)):
+        raise bad_input(
+            "the tower",
+            f"a {kind} whose tokens see {shape.window // 2} others to each side",
+            "no window: transformers has it for gemma3_text alone",
+            "export it with --format stablehlo",
+        )
+    return {"is_causal": False}
+
+
 def _rope_scaling(shape: DecoderShape) -> Values | None:
     scaling = shape.rope_scaling
     if scaling is None:
@@ -167,6 +210,8 @@ def _canonical(shape: Shape) -> Shape:
     """The same for all shapes that compute the same."""
     if isinstance(shape, BertShape):
         return shape
+    if isinstance(shape, ModernBertShape):
+        return replace(shape, global_every=min(shape.global_every, shape.num_layers))
     local = local_layers(shape)
     unstretched = shape.rope_theta if shape.gemma and not shape.rope_scaling else 0.0
     return replace(

@@ -6,6 +6,7 @@ lies beside it in a file of its own. Reading such folders is `models/hf_folder.p
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,14 +45,13 @@ def write_body(source: Source, folder: Path, dtype: str) -> None:
     Raises:
         UserError: `transformers` has no model that computes this body.
     """
-    if source.tower.cfg.bidirectional:
-        raise bad_input(
-            f"{source.name} tower",
-            "a decoder whose tokens see those after them",
-            "a causal one: the model types of transformers that have its weights are",
-            "export it with --format stablehlo",
-        )
-    config = config_of(source.tower.shape, source.text.max_tokens, source.tokenizer.pad_id, dtype)
+    config = config_of(
+        source.tower.shape,
+        source.text.max_tokens,
+        source.tokenizer.pad_id,
+        dtype,
+        bidirectional=source.tower.cfg.bidirectional,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     _write_tensors(folder, _tensors(source, dtype), _SHARD_BYTES)
@@ -105,12 +105,14 @@ def write_json(path: Path, values: Any) -> None:
 def _tensors(source: Source, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of the body under the names of `transformers`, one at a time."""
     kind = jnp.dtype(dtype)
-    for path, stored in layout_of(source.tower.shape).stored.items():
-        weight = np.asarray(source.params[f"body/{path}"])
-        stacked = "{i}" in stored.name
-        for i, ours in enumerate(weight if stacked else [weight]):
-            tensor = stored.revert(ours).astype(kind)
-            yield stored.name.format(i=i), np.ascontiguousarray(tensor)
+    layout = layout_of(source.tower.shape).stored.items()
+    # What shares a tensor stands together in a layout, in the order of its parts.
+    for name, group in itertools.groupby(layout, lambda item: item[1].name):
+        parts = [(stored, np.asarray(source.params[f"body/{path}"])) for path, stored in group]
+        stored, weight = parts[0]
+        for i in range(stored.first, len(weight) if stored.stacked else 1):
+            ours = [s.revert(w[i] if s.stacked else w).astype(kind) for s, w in parts]
+            yield name.format(i=i), np.ascontiguousarray(np.concatenate(ours))
 
 
 def _write_tensors(

@@ -6,12 +6,13 @@ from typing import TypeAlias
 
 from flax import nnx
 
-from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
+from scalingnote_jax.models.modernbert import ModernBert
 from scalingnote_jax.models.params import Tree, blueprint
 
-Shape: TypeAlias = DecoderShape | BertShape
+Shape: TypeAlias = DecoderShape | BertShape | ModernBertShape
 
 
 def make_body(
@@ -22,13 +23,15 @@ def make_body(
     dtype: str,
     dropout: float = 0.0,
     bidirectional: bool = False,
-) -> Decoder | Bert:
+) -> Decoder | Bert | ModernBert:
     """A body with random weights; `remat`, `dtype`, `dropout` and `bidirectional` as in
     `TowerConfig`.
     """
     if isinstance(shape, DecoderShape):
         causal = not bidirectional
         return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout, causal=causal)
+    if isinstance(shape, ModernBertShape):
+        return ModernBert(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
     return Bert(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout)
 
 

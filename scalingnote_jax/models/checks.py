@@ -6,7 +6,13 @@ import re
 from dataclasses import fields
 from typing import get_args, get_type_hints
 
-from scalingnote_jax.config import BertShape, DecoderShape, LoraConfig, TowerConfig
+from scalingnote_jax.config import (
+    BertShape,
+    DecoderShape,
+    LoraConfig,
+    ModernBertShape,
+    TowerConfig,
+)
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.layouts import layout_of
@@ -34,6 +40,9 @@ def check_lora(cfg: TowerConfig, shape: Shape, where: str) -> None:
     choices = get_args(get_type_hints(LoraConfig)["base_dtype"])
     if lora.base_dtype not in choices:
         raise bad_input(f"{field}.base_dtype", repr(lora.base_dtype), str(choices), "choose one")
+    if lora.base_dtype != "float32" and not lora.rank:
+        given, fix = f"{lora.base_dtype!r} with rank 0", f"set {field}.rank to 16"
+        raise bad_input(f"{field}.base_dtype", given, "adapters, as nothing else is trained", fix)
     linear = [path for path, stored in layout_of(shape).stored.items() if stored.inputs]
     for pattern in lora.modules if lora.rank else ():
         if not any(re.search(pattern, path) for path in linear):
@@ -58,8 +67,12 @@ def check_shape(shape: Shape, where: str) -> None:
             refuse("num_kv_heads", shape.num_kv_heads, f"a divisor of {shape.num_heads} heads")
         if shape.head_dim % 2:
             refuse("head_dim", shape.head_dim, "an even number, for rotary positions")
-    elif shape.hidden_size % shape.num_heads:
+        return
+    if shape.hidden_size % shape.num_heads:
         refuse("num_heads", shape.num_heads, f"a divisor of hidden_size {shape.hidden_size}")
+    if isinstance(shape, ModernBertShape) and shape.hidden_size // shape.num_heads % 2:
+        expected = "heads of an even size, for rotary positions"
+        refuse("num_heads", shape.num_heads, expected)
 
 
 def check_text(cfg: TowerConfig, shape: Shape, where: str) -> None:
@@ -94,7 +107,7 @@ def check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:
     def refuse(field: str, given: str, expected: str) -> None:
         raise bad_input(f"--{where}.{field}", given, expected, "choose another value")
 
-    if cfg.bidirectional and isinstance(shape, BertShape):
+    if cfg.bidirectional and not isinstance(shape, DecoderShape):
         refuse("bidirectional", "true for an encoder, which always is", "false")
     if cfg.pooling == "cls" and causal:
         refuse("pooling", "'cls' on a decoder, whose first token sees no other", "'last' or 'mean'")

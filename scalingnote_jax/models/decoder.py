@@ -10,10 +10,10 @@ V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.sharding import Sharding
@@ -25,8 +25,7 @@ from scalingnote_jax.models.lora import AdaptableLayers
 from scalingnote_jax.models.params import embedding_normal, linear_param, ones, param, zeros
 from scalingnote_jax.models.rope import frequencies
 from scalingnote_jax.models.stack import apply_layers
-
-View: TypeAlias = tuple[Array, Array, Array]
+from scalingnote_jax.models.views import View, layer_views, local_layers, own_view
 
 
 class DecoderLayers(AdaptableLayers):
@@ -78,14 +77,12 @@ class DecoderLayers(AdaptableLayers):
         """[B, L, E] → [B, L, E].
 
         Args:
-            view: as `_view` makes it; where layers differ, each of the two stacked.
+            view, local: as `layer_views` makes them, `local` of this layer, int32 [].
             flash_rows: where the rows of x lie, if `flash.attention` is to be used; None otherwise.
-            local: which view this layer takes, int32 [].
             keys: [B], for dropout; None for none.
         """
-        if local is not None:
-            view = jax.tree.map(lambda pair: pair[local], view)
-        attended = self._attention(self._norm("attention_norm", x), flash_rows, *view)
+        h = self._norm("attention_norm", x)
+        attended = self._attention(h, flash_rows, *own_view(view, local))
         attended = ops.dropout(attended, self.dropout, keys, place=0)
         x = x + (self._norm("attention_out_norm", attended) if self.shape.gemma else attended)
         h = self._norm("mlp_norm", x)
@@ -182,40 +179,24 @@ class Decoder(nnx.Module):
     ) -> Array:
         """The same from the vectors [B, L, E] of the tokens on."""
         flash_rows = rows if flash.pays(self.shape, x.shape[1], rows) else None
-        local = local_layers(self.shape)
-        each: dict[str, Array] = {}
-        if len(set(local)) == 1:
-            view = _view(self.shape, segments, local[0], self.causal)
-            if flash_rows is not None:
-                view = (segments, *view[1:])  # the kernel wants to know the texts, not a bias
-        else:
-            views = (_view(self.shape, segments, kind, self.causal) for kind in (False, True))
-            view = jax.tree.map(lambda *pair: jnp.stack(jnp.broadcast_arrays(*pair)), *views)
-            each = {"local": jnp.asarray(local, jnp.int32)}
+        view, each = layer_views(
+            local_layers(self.shape),
+            segments,
+            window=self.shape.window,
+            causal=self.causal,
+            turns=_turns(self.shape),
+        )
+        if flash_rows is not None:
+            view = (segments, *view[1:])  # the kernel wants to know the texts, not a bias
         x = apply_layers(
             self.layers, x, view, flash_rows, each=each, keys=keys, remat=self.remat, rows=rows
         )
         return ops.rms_norm(x, self.final_norm[...], self.shape.norm_eps)
 
 
-def local_layers(shape: DecoderShape) -> tuple[bool, ...]:
-    """Of each layer, whether it sees a window only."""
-    every = shape.global_every
-    return tuple(
-        shape.window > 0 and not (every and (i + 1) % every == 0) for i in range(shape.num_layers)
-    )
-
-
-def _view(shape: DecoderShape, segments: Array, local: bool, causal: bool) -> View:
-    """What a layer sees: the bias of its scores, and the rotation of its positions."""
-    length = segments.shape[1]
-    bias = ops.mask_bias(segments, causal=causal)
-    if local and shape.window < length:
-        bias = bias + ops.window_bias(length, shape.window, causal=causal)
-    theta, scaling = shape.rope_theta, shape.rope_scaling
-    if local and shape.local_rope_theta:
-        theta, scaling = shape.local_rope_theta, None
-    turns = frequencies(shape.head_dim, theta, scaling)
-    if segments.dtype == bool:
-        return bias, *ops.rotation(length, turns)
-    return bias, *ops.rotation_at(ops.positions_of(segments), turns)
+def _turns(shape: DecoderShape) -> tuple[np.ndarray, np.ndarray]:
+    """Radians per position, of layers that see all and of those that see a window."""
+    everywhere = frequencies(shape.head_dim, shape.rope_theta, shape.rope_scaling)
+    if not shape.local_rope_theta:
+        return everywhere, everywhere
+    return everywhere, frequencies(shape.head_dim, shape.local_rope_theta)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import BertShape, DecoderShape, RopeScaling, replace
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape, RopeScaling, replace
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
-from scalingnote_jax.models.decoder import local_layers
+from scalingnote_jax.models.views import local_layers
 
 Values = dict[str, Any]
 
@@ -35,6 +35,12 @@ def shape_of_config(path: Path, config: Values) -> Shape:
         ) from e
 
 
+def is_bidirectional(config: Values) -> bool:
+    """Whether the config is of a decoder whose tokens see later ones too."""
+    # The first is EmbeddingGemma's; the second some embedding models of Qwen2's type have.
+    return bool(config.get("use_bidirectional_attention")) or config.get("is_causal") is False
+
+
 def _require(path: Path, config: Values, wanted: Values) -> None:
     for field, value in wanted.items():
         given = config.get(field, value)
@@ -44,7 +50,9 @@ def _require(path: Path, config: Values, wanted: Values) -> None:
 
 def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
     """What all decoders have, and what is special to one of them."""
-    _require(path, config, {"is_causal": True})  # false in some embedding models of Qwen2's type
+    if special.get("window"):
+        # How far to each side would it reach? Libraries differ; only Gemma 3's other field says it.
+        _require(path, config, {"is_causal": True})
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     return DecoderShape(
         **{
@@ -107,11 +115,9 @@ def _windows(path: Path, config: Values, every: int) -> Values:
 
 
 _SILU = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-_GEMMA = {
-    "hidden_activation": "gelu_pytorch_tanh",
-    "attention_bias": False,
-    "use_bidirectional_attention": False,
-}
+_GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False}
+# Of models that may have the field, though what `transformers` makes of it is another thing.
+_CAUSAL = {"use_bidirectional_attention": False}
 
 
 def _llama(path: Path, config: Values) -> DecoderShape:
@@ -135,7 +141,7 @@ def _qwen3(path: Path, config: Values) -> DecoderShape:
 
 
 def _gemma2(path: Path, config: Values) -> DecoderShape:
-    _require(path, config, _GEMMA)
+    _require(path, config, _GEMMA | _CAUSAL)
     return _decoder(
         path,
         config,
@@ -172,7 +178,46 @@ def _gemma3_with_images(path: Path, config: Values) -> DecoderShape:
         "head_dim": 256,
         "query_pre_attn_scalar": 256,
     }
+    _require(path, config["text_config"], _CAUSAL)
     return _gemma3(path, default | config["text_config"])
+
+
+def _modernbert(path: Path, config: Values) -> ModernBertShape:
+    biases = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias"), False)
+    _require(path, config, biases | {"hidden_activation": "gelu", "rope_scaling": None})
+    return ModernBertShape(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        reach=config["local_attention"] // 2,
+        global_every=_global_every(path, config),
+        rope_theta=_theta(path, config, "full_attention", "global_rope_theta"),
+        local_rope_theta=_theta(path, config, "sliding_attention", "local_rope_theta"),
+        norm_eps=float(config.get("norm_eps", 1e-5)),
+    )
+
+
+def _global_every(path: Path, config: Values) -> int:
+    """Transformers 5 lists a ModernBERT's layers, 4 had the number."""
+    kinds = config.get("layer_types")
+    if not kinds:
+        return config["global_attn_every_n_layers"]
+    later = kinds[1:]
+    every = 1 + later.index("full_attention") if "full_attention" in later else len(kinds)
+    shape = ModernBertShape(num_layers=config["num_hidden_layers"], global_every=every)
+    wanted = ["sliding_attention" if local else "full_attention" for local in local_layers(shape)]
+    _require(path, config, {"layer_types": wanted})
+    return every
+
+
+def _theta(path: Path, config: Values, kind: str, before: str) -> float:
+    """Base of the rotation in the layers of a kind; `before` is its name in transformers 4."""
+    if kind in (rope := config.get("rope_parameters") or {}):
+        _require(path, rope[kind], {"rope_type": "default"})
+        return float(rope[kind]["rope_theta"])
+    return float(config[before] or config["global_rope_theta"])
 
 
 def _roberta(path: Path, config: Values) -> BertShape:
@@ -205,6 +250,7 @@ FAMILIES: dict[str, Callable[[Path, Values], Shape]] = {
     "gemma3_text": _gemma3,
     "llama": _llama,
     "mistral": _mistral,
+    "modernbert": _modernbert,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
     "roberta": _roberta,

@@ -2,9 +2,10 @@
 
 Tensors are read in parts, dequantised by `gguf`, under the names that `transformers` gives them.
 
-Two traps, and with either the model runs, and is wrong. Files of architecture llama hold the rows
-of the query and key projections in another order, for a rotary layout of neighbouring pairs. Files
-of Gemma hold the scales of norms themselves, where `transformers` stores them less one.
+Three traps, and with each the model runs, and is wrong. Files of architecture llama hold the rows
+of the query and key projections in another order, for a rotary layout of neighbouring pairs; and
+those of Llama 3 a tensor of what the rotation is slowed by, in place of the settings that it comes
+from. Files of Gemma hold the scales of norms themselves, where `transformers` stores them less one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 
 from scalingnote_jax.config import DecoderShape, RopeScaling
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.rope import frequencies
 
 _NAMES = {
     "token_embd": "embed_tokens",
@@ -42,6 +45,7 @@ _GEMMA_NAMES = _NAMES | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_SLOWED_BY = "rope_freqs.weight"
 
 
 class GgufFile:
@@ -52,9 +56,14 @@ class GgufFile:
         self.path = path
         fields = read_gguf(path)
         self._architecture: str = fields["general.architecture"]
+        self.bidirectional = not fields.get(f"{self._architecture}.attention.causal", True)
         self.shape = _shape(path, fields, self._architecture)
         names = _GEMMA_NAMES if self.shape.gemma else _NAMES
         self._tensors = {_canonical(t.name, names): t for t in fields.tensors}
+        if self._architecture == "llama" and _SLOWED_BY in self._tensors:
+            scaling = _scaling(path, self.read(_SLOWED_BY), self.shape)
+            self.shape = replace(self.shape, rope_scaling=scaling)
+            del self._tensors[_SLOWED_BY]
         self.names = frozenset(self._tensors)
 
     def tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -126,6 +135,27 @@ def _half_split(weight: np.ndarray, head_dim: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(rows, fan_in)
 
 
+def _scaling(path: Path, slowed_by: np.ndarray, shape: DecoderShape) -> RopeScaling | None:
+    """The settings behind the divisors of the frequencies, [K/2].
+
+    Only the factor differs between Llama 3.1, 3.2 and 3.3; it is that of the slowest pairs.
+    """
+    scaling = RopeScaling("llama3", float(slowed_by.max()))
+    if shape.rope_scaling is None:
+        plain = frequencies(shape.head_dim, shape.rope_theta)
+        wanted = plain / frequencies(shape.head_dim, shape.rope_theta, scaling)
+        # The file's were computed in float32.
+        if slowed_by.shape == wanted.shape and np.allclose(slowed_by, wanted, rtol=1e-4, atol=0):
+            return scaling if scaling.factor > 1 else None
+    raise bad_input(
+        str(path),
+        f"{_SLOWED_BY} from {slowed_by.min():g} to {scaling.factor:g}",
+        f"what Llama 3 has (low_freq_factor {scaling.low_turns:g}, high_freq_factor "
+        f"{scaling.high_turns:g}, {scaling.old_positions} positions), and no other stretching",
+        "use the model's folder of safetensors",
+    )
+
+
 class _Keys:
     """The metadata of one architecture, by key without its prefix."""
 
@@ -176,6 +206,7 @@ def _shape(path: Path, fields: GgufFields, kind: str) -> DecoderShape:
 
 
 def _gemma(keys: _Keys, head_dim: int, largest: int, every: int) -> dict[str, Any]:
+    keys.require("attention.causal", True)  # how far its windows would reach is not said
     # Not in the file: only the largest model of each generation divides scores by another root.
     other = keys["embedding_length"] // keys["attention.head_count"]
     return {

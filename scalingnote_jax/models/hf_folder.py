@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from scalingnote_jax.config import DecoderShape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.families import shape_of_config
+from scalingnote_jax.models.families import is_bidirectional, shape_of_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Of a body inside a model with a head or, Gemma 3's, beside a vision tower; taken off in order.
@@ -29,8 +30,10 @@ class HfFolder:
     def __init__(self, folder: Path):
         """Raises UserError: config.json or weights are missing, broken or of another model type."""
         self.path = folder
-        config = folder / "config.json"
-        self.shape = shape_of_config(config, _json(config))
+        path = folder / "config.json"
+        config = _json(path)
+        self.shape = shape_of_config(path, config)
+        self.bidirectional = isinstance(self.shape, DecoderShape) and is_bidirectional(config)
         files = _files_of_tensors(folder)
         self._places = {_canonical(name): (name, file) for name, file in files.items()}
         self.names = frozenset(self._places)

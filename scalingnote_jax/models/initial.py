@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from scalingnote_jax.config import Config, DecoderShape, TextConfig, TowerConfig
+from scalingnote_jax.config import BertShape, Config, TextConfig, TowerConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
-from scalingnote_jax.models.decoder import local_layers
 from scalingnote_jax.models.params import Tree
+from scalingnote_jax.models.storage import store
 from scalingnote_jax.models.towers import TowerDef, tower_def
+from scalingnote_jax.models.views import local_layers
 
 FIRST, ENDS = "teacher:first", "teacher:ends"
 
@@ -86,13 +87,12 @@ def from_teacher(student: TowerDef, teacher: TowerDef, params: Tree) -> dict[str
     body = params["body"]
     taken = jax.tree.map(lambda x: x[np.array(layers)], body["layers"])
     flat = traverse_util.flatten_dict({**params, "body": {**body, "layers": taken}}, sep="/")
-    wanted = traverse_util.flatten_dict(student.abstract()[0], sep="/")
-    return {path: x.astype(wanted[path].dtype) for path, x in flat.items()}
+    return store(flat, student.shape, student.cfg.lora.base_dtype)
 
 
 def _check_kinds(cfg: TowerConfig, of: Shape, shape: Shape) -> None:
     """A layer that sees a window must not become one that sees all, nor the other way round."""
-    if not isinstance(of, DecoderShape) or not isinstance(shape, DecoderShape):
+    if isinstance(of, BertShape) or isinstance(shape, BertShape):
         return
     kinds, layers = local_layers(of), chosen_layers(cfg.weights, shape.num_layers, of.num_layers)
     if tuple(kinds[i] for i in layers) != tuple(local_layers(shape)):

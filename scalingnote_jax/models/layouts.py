@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]  # from, up to: one for each axis
 
@@ -28,6 +28,8 @@ class Stored:
         table: it is looked up in, and stored as it is here.
         skip: rows of the stored tensor before the first of ours.
         less_one: what is stored is our scale of a norm less one.
+        part: which of how many equal parts of the tensor's rows it is.
+        first: layers before this one have no such tensor, and no use for ours: it is ones.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Stored:
     table: bool = False
     skip: int = 0
     less_one: bool = False
+    part: tuple[int, int] = (0, 1)
+    first: int = 0
 
     @property
     def stacked(self) -> bool:
@@ -45,7 +49,7 @@ class Stored:
         """The shape of the tensor, for our parameter (of one layer) of `shape`."""
         if self.table:
             return (shape[0] + self.skip, *shape[1:])
-        fan_out = math.prod(shape[self.inputs :])
+        fan_out = math.prod(shape[self.inputs :]) * self.part[1]
         return (fan_out, math.prod(shape[: self.inputs])) if self.inputs else (fan_out,)
 
     def stored_index(self, ranges: Ranges, shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -57,6 +61,8 @@ class Stored:
             first, *rest = ranges
             return (slice(first[0] + self.skip, first[1] + self.skip), *(slice(*r) for r in rest))
         outs = _joined(ranges[self.inputs :], shape[self.inputs :])
+        before = self.part[0] * math.prod(shape[self.inputs :])
+        outs = slice(outs.start + before, outs.stop + before)
         ins = _joined(ranges[: self.inputs], shape[: self.inputs]) if self.inputs else None
         return (outs, ins) if ins else (outs,)
 
@@ -66,7 +72,9 @@ class Stored:
         return ours.astype(np.float32) + 1 if self.less_one else ours
 
     def revert(self, ours: np.ndarray) -> np.ndarray:
-        """The inverse of `convert`; rows that it skipped come back as zeros."""
+        """The inverse of `convert`: rows that it skipped are zeros, and where it takes a part of a
+        tensor, that part.
+        """
         if self.less_one:
             ours = ours - 1
         if self.table:
@@ -90,7 +98,9 @@ class Layout:
 
     def expected(self, num_layers: int) -> set[str]:
         """The names of all tensors of a model of `num_layers` layers."""
-        return {s.name.format(i=i) for s in self.stored.values() for i in range(num_layers)}
+        return {
+            s.name.format(i=i) for s in self.stored.values() for i in range(s.first, num_layers)
+        }
 
 
 _LAYER = "encoder.layer.{i}."
@@ -147,9 +157,27 @@ BERT = Layout(
     unused=re.compile(r"pooler\..*|cls\..*|lm_head\..*|embeddings\.position_ids"),
 )
 
+# The first of the two halves of Wi goes through the activation.
+MODERNBERT = Layout(
+    stored={
+        "embedding/table": Stored("embeddings.tok_embeddings.weight", table=True),
+        "embedding/norm": Stored("embeddings.norm.weight"),
+        "layers/attention_norm": Stored("layers.{i}.attn_norm.weight", first=1),
+        "layers/q": Stored("layers.{i}.attn.Wqkv.weight", inputs=1, part=(0, 3)),
+        "layers/k": Stored("layers.{i}.attn.Wqkv.weight", inputs=1, part=(1, 3)),
+        "layers/v": Stored("layers.{i}.attn.Wqkv.weight", inputs=1, part=(2, 3)),
+        "layers/o": Stored("layers.{i}.attn.Wo.weight", inputs=2),
+        "layers/mlp_norm": Stored("layers.{i}.mlp_norm.weight"),
+        "layers/gate": Stored("layers.{i}.mlp.Wi.weight", inputs=1, part=(0, 2)),
+        "layers/up": Stored("layers.{i}.mlp.Wi.weight", inputs=1, part=(1, 2)),
+        "layers/down": Stored("layers.{i}.mlp.Wo.weight", inputs=1),
+        "final_norm": Stored("final_norm.weight"),
+    },
+    # The heads of pre-training and of classifiers.
+    unused=re.compile(r"(head|decoder|classifier)\..*"),
+)
+
 _QKV_BIASES = {f"layers/{x}_bias": Stored(f"layers.{{i}}.self_attn.{x}_proj.bias") for x in "qkv"}
-
-
 _QK_NORMS = {f"layers/{x}_norm": Stored(f"layers.{{i}}.self_attn.{x}_norm.weight") for x in "qk"}
 _SANDWICH = {
     "layers/attention_out_norm": Stored("layers.{i}.post_attention_layernorm.weight"),
@@ -158,12 +186,14 @@ _SANDWICH = {
 }
 
 
-def layout_of(shape: DecoderShape | BertShape) -> Layout:
+def layout_of(shape: DecoderShape | BertShape | ModernBertShape) -> Layout:
     """The layout of a body of `shape`."""
     if isinstance(shape, BertShape):
         path = "embedding/positions"
         positions = replace(BERT.stored[path], skip=shape.unused_positions)
         return replace(BERT, stored=BERT.stored | {path: positions})
+    if isinstance(shape, ModernBertShape):
+        return MODERNBERT
     stored = DECODER.stored | (_QKV_BIASES if shape.qkv_bias else {})
     stored |= _QK_NORMS if shape.qk_norm else {}
     if shape.gemma:

@@ -109,7 +109,7 @@ def rms_norm(x: Array, scale: Array, eps: float) -> Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * scale
 
 
-def layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> Array:
+def layer_norm(x: Array, scale: Array, bias: Array | float, eps: float) -> Array:
     """(x - mean) / std · scale + bias over the last axis."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)

@@ -6,8 +6,9 @@ take as they are. Not for what the axes mean on a mesh: that is `sharding.py`. T
 between its versions.
 
 Logical axis names: "layers", "vocab", "embed", "heads", "kv_heads", "head", "mlp", "positions",
-"types", "proj", "lora_rank", and "norm" for a vector over E (the scale or bias of a norm, the bias
-of a layer's output), which is too small to be worth splitting.
+"types", "proj", "lora_rank", "blocks" (of inputs that share a scale), and "norm" for a vector over
+E (the scale or bias of a norm, the bias of a layer's output), which is too small to be worth
+splitting.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -51,6 +50,10 @@ class StoredWeight:
         self.source, self.stored, self.shape, self.dtype = source, stored, shape, dtype
         self.stacked = int(stored.stacked)
 
+    def astype(self, dtype: Any) -> StoredWeight:
+        """The same, to be read in another type."""
+        return StoredWeight(self.source, self.stored, self.shape, np.dtype(dtype))
+
     def read(self, indices: list[tuple[slice, ...]]) -> list[np.ndarray]:
         """The parts of the parameter at `indices`.
 
@@ -85,7 +88,10 @@ class StoredWeight:
                 yield (*layer[:axis], rows, *layer[axis + 1 :])
 
     def _read(self, block: Ranges) -> np.ndarray:
-        name, of_layer = self.stored.name.format(i=block[0][0]), block[self.stacked :]
+        of_layer = block[self.stacked :]
+        if block[0][0] < self.stored.first:
+            return np.ones((1, *_sizes(of_layer)), np.float32)
+        name = self.stored.name.format(i=block[0][0])
         index = self.stored.stored_index(of_layer, self.shape[self.stacked :])
         value = self.stored.convert(self.source.read(name, *index), _sizes(of_layer))
         return value[None] if self.stacked else value
@@ -109,6 +115,7 @@ class TensorSource(Protocol):
 
     path: Path
     names: frozenset[str]
+    bidirectional: bool  # a decoder whose config says that tokens see later ones too
 
     @property
     def shape(self) -> Shape:
@@ -124,23 +131,27 @@ class TensorSource(Protocol):
         ...
 
 
-def open_weights(ref: str) -> TensorSource:
+def open_weights(ref: str, bidirectional: bool = False) -> TensorSource:
     """The model that `ref` means; reads headers only.
 
     Args:
         ref: "pip:PACKAGE", "hf:ORG/NAME", a folder of Hugging Face safetensors, or a .gguf file.
+        bidirectional: of the tower. True takes causal models too, for training to change them.
 
     Raises:
-        UserError: no such model, or one that is damaged or of an unknown kind.
+        UserError: no such model, or one that is damaged or of an unknown kind; or its tokens see
+            later ones, and the tower's would not.
     """
     path = locate(ref)
-    if path.is_dir():
-        return HfFolder(path)
-    if path.suffix == ".gguf":
-        return GgufFile(path)
-    raise bad_input(
-        str(path), "a single file", "a folder or a .gguf file", "name the folder around it"
-    )
+    if not path.is_dir() and path.suffix != ".gguf":
+        raise bad_input(
+            str(path), "a single file", "a folder or a .gguf file", "name the folder around it"
+        )
+    source = HfFolder(path) if path.is_dir() else GgufFile(path)
+    if source.bidirectional and not bidirectional:
+        given = "a model whose tokens see later ones too, in a tower where they do not"
+        raise bad_input(str(path), given, "both alike", "set bidirectional=True in the tower")
+    return source
 
 
 def first_layers(shape: Shape, num_layers: int, where: str) -> Shape:
@@ -155,31 +166,36 @@ def first_layers(shape: Shape, num_layers: int, where: str) -> Shape:
     return replace(shape, num_layers=num_layers or shape.num_layers)
 
 
-def shape_of(ref: str, num_layers: int = 0) -> Shape:
+def shape_of(ref: str, num_layers: int = 0, bidirectional: bool = False) -> Shape:
     """The shape of a pretrained body cut to its first `num_layers` layers (0 keeps all).
+
+    Args:
+        ref, bidirectional: as for `open_weights`.
 
     Raises:
         UserError: as `open_weights` and `first_layers`.
     """
-    return first_layers(open_weights(ref).shape, num_layers, ref)
+    return first_layers(open_weights(ref, bidirectional).shape, num_layers, ref)
 
 
 def open_pretrained(
-    ref: str, num_layers: int = 0, expected: Shape | None = None, dtype: str = "float32"
+    ref: str,
+    num_layers: int = 0,
+    expected: Shape | None = None,
+    bidirectional: bool = False,
 ) -> Pretrained:
-    """The weights of a pretrained body.
+    """The weights of a pretrained body, in float32.
 
     Args:
-        ref: as for `open_weights`.
+        ref, bidirectional: as for `open_weights`.
         num_layers: read only the first so many layers; 0 reads all.
         expected: the shape that was planned with, if any; another one is refused before any tensor
             is read.
-        dtype: of the weights.
 
     Raises:
         UserError: as `shape_of`; a tensor is missing, unknown or of another shape.
     """
-    source = open_weights(ref)
+    source = open_weights(ref, bidirectional)
     shape = first_layers(source.shape, num_layers, ref)
     if expected not in (None, shape):
         raise bad_input(ref, f"weights of {shape}", f"the config's {expected}", "leave `shape` out")
@@ -188,7 +204,7 @@ def open_pretrained(
     _, shapes, _ = body_blueprint(shape)
     wanted = traverse_util.flatten_dict(shapes, sep="/")
     assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()
-    kind = jnp.dtype(dtype)
+    kind = np.dtype(np.float32)
     weights = {p: StoredWeight(source, s, wanted[p].shape, kind) for p, s in layout.stored.items()}
     for weight in weights.values():
         _check_shape(weight)
@@ -215,7 +231,7 @@ def _check_complete(source: TensorSource, layout: Layout) -> None:
 
 def _check_shape(weight: StoredWeight) -> None:
     source, expected = weight.source, weight.stored.stored_shape(weight.shape[weight.stacked :])
-    for i in range(weight.shape[0] if weight.stacked else 1):
+    for i in range(weight.stored.first, weight.shape[0] if weight.stacked else 1):
         name = weight.stored.name.format(i=i)
         if (found := source.tensor_shape(name)) != expected:
             given, fix = f"tensor {name} has shape {found}", "use weights that fit their config"

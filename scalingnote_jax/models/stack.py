@@ -20,6 +20,8 @@ from jax.sharding import Sharding
 # needs, a step on a CPU takes a tenth less time. A larger one would take several times as long to
 # compile, for less gain.
 _UNROLL_UP_TO = 2
+# One row has so little to compute that the loop's copies of weights would weigh in.
+UNROLL_ONE_ROW_UP_TO = 12
 
 _INPUT = "layer_input"
 _POLICIES = {
@@ -36,7 +38,7 @@ _POLICIES = {
 
 
 def apply_layers(
-    layers: nnx.Module,
+    layers: Any,
     x: Array,
     *context: Any,
     each: dict[str, Array] | None = None,
@@ -47,8 +49,8 @@ def apply_layers(
     """`x` through all layers.
 
     Args:
-        layers: a module whose weights are stacked and whose call `(x, *context, **each) -> x` is
-            one layer.
+        layers: an `AdaptableLayers` whose weights are stacked and whose call `(x, *context, **each)
+            -> x` is one layer.
         x: [B, L, E].
         context: what every layer sees (masks, rotations).
         each: what differs from layer to layer, with a leading axis like the weights.
@@ -71,10 +73,10 @@ def apply_layers(
 
     def body(x: Array, of_layer: Any) -> tuple[Array, None]:
         weights, own = of_layer
-        layer: Any = nnx.merge(graphdef, weights)
+        layer = nnx.merge(graphdef, weights).on(rows)
         return hold(layer(checkpoint_name(x, _INPUT), *context, **own)), None
 
-    unroll = count <= _UNROLL_UP_TO
+    unroll = count <= (UNROLL_ONE_ROW_UP_TO if x.shape[0] == 1 else _UNROLL_UP_TO)
     if remat != "none":  # in a loop there is nothing that CSE could undo, and its barriers cost
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=unroll)
     return jax.lax.scan(body, hold(x), (weights, each), unroll=unroll)[0]

@@ -30,7 +30,7 @@ from scalingnote_jax.models.checks import (
 )
 from scalingnote_jax.models.decoder import Decoder
 from scalingnote_jax.models.language import log_likelihood
-from scalingnote_jax.models.lora import FOLDER, adapt, merge, store_in
+from scalingnote_jax.models.lora import FOLDER, SCALES, adapt, merge, store_in
 from scalingnote_jax.models.params import (
     Drawn,
     Tree,
@@ -42,10 +42,11 @@ from scalingnote_jax.models.params import (
 )
 from scalingnote_jax.models.pooling import pool, pool_beginnings
 from scalingnote_jax.models.pretrained import first_layers, open_pretrained, shape_of
+from scalingnote_jax.models.quantised import Form
+from scalingnote_jax.models.storage import store
 
-_SMALLEST_NORM = (
-    1e-6  # below it a vector is not scaled up to length one: its gradient would explode
-)
+# Below it a vector is not scaled up to length one: its gradient would explode
+_SMALLEST_NORM = 1e-6
 
 
 def normalise(x: Array) -> Array:
@@ -70,8 +71,8 @@ class Tower(nnx.Module):
             dropout=cfg.dropout,
             bidirectional=cfg.bidirectional,
         )
+        store_in(self.body, cfg.lora.base_dtype)
         if cfg.lora.rank:
-            store_in(self.body, cfg.lora.base_dtype)
             adapt(self.body.layers, cfg.lora, rngs)
         self.projects = bool(cfg.projection)
         if self.projects:
@@ -147,18 +148,19 @@ class TowerDef:
         return traverse_util.unflatten_dict({p: np.asarray(x) for p, x in flat.items()}, sep="/")
 
     def stored_params(self, seed: int, given: dict[str, Any] | None = None) -> Tree:
-        """As `pretrained_params`, with a `StoredWeight` for what is still on disk and a `Drawn` for
-        what is not drawn yet: `sharding.place` makes of each what this process holds.
+        """As `pretrained_params`, with a `StoredWeight` or `StoredPart` for what is still on disk,
+        `Drawn` for what is not drawn yet: `sharding.place` makes of each what this process holds.
 
         Args:
             seed: of what is drawn.
-            given: path → array, in place of pretrained weights.
+            given: path → array, as this tower stores it, in place of pretrained weights.
         """
         weights = given or {}
         if given is None and self.cfg.weights != "random":
-            dtype = self.cfg.lora.base_dtype if self.cfg.lora.rank else "float32"
-            body = open_pretrained(self.cfg.weights, self.cfg.num_layers, self.shape, dtype).weights
-            weights = {f"body/{path}": value for path, value in body.items()}
+            cfg, shape = self.cfg, self.shape
+            body = open_pretrained(cfg.weights, cfg.num_layers, shape, cfg.bidirectional)
+            whole = {f"body/{path}": value for path, value in body.weights.items()}
+            weights = store(whole, shape, cfg.lora.base_dtype)
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
         flat = {p: weights[p] if p in weights else Drawn(self, seed, p) for p in paths}
         return traverse_util.unflatten_dict(flat, sep="/")
@@ -226,19 +228,30 @@ class TowerDef:
         return nnx.merge(graphdef, params)
 
     def merged(self, params: Tree) -> tuple[TowerDef, Tree]:
-        """The same tower without adapters: what they add is in its weights, in float32."""
-        if not self.cfg.lora.rank:
+        """The tower without adapters, which are in its weights, and without codes; float32."""
+        if self.cfg.lora == LoraConfig():
             return self, params
-        body = params["body"]
-        body = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), body)
-        body = {**body, "layers": merge(body["layers"], self.cfg.lora)}
+        around = {name: part for name, part in params["body"].items() if name != "layers"}
+        body = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), around)
+        body["layers"] = merge(params["body"]["layers"], self.cfg.lora)
         plain = replace(self.cfg, lora=LoraConfig())
         return replace(self, cfg=plain), {**params, "body": body}
 
+    def quantised(self, params: Tree, form: Form) -> tuple[TowerDef, Tree]:
+        """The same tower without adapters and with quantised weights, for use and not for training;
+        tables and norms are in bfloat16. May be jitted.
+        """
+        plain, params = self.merged(params)
+        tower = replace(plain, cfg=replace(plain.cfg, lora=LoraConfig(base_dtype=form)))
+        flat = store(traverse_util.flatten_dict(params, sep="/"), self.shape, form)
+        return tower, traverse_util.unflatten_dict(flat, sep="/")
+
     def num_params(self, non_embedding: bool = False) -> int:
-        """Number of weights; without the embedding tables and their norm, if `non_embedding`."""
+        """Number of weights; without the embedding tables and their norm, if `non_embedding`. The
+        scales of quantised weights are part of how those are written, and not counted.
+        """
         flat = traverse_util.flatten_dict(self.abstract()[0])
-        sizes = {path: math.prod(x.shape) for path, x in flat.items()}
+        sizes = {path: math.prod(x.shape) for path, x in flat.items() if SCALES not in path}
         return sum(n for path, n in sizes.items() if not (non_embedding and "embedding" in path))
 
 
@@ -271,12 +284,12 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
     if cfg.shape is not None:
         shape = first_layers(cfg.shape, cfg.num_layers, f"--{where}.num_layers")
     elif cfg.weights != "random":
-        shape = shape_of(cfg.weights, cfg.num_layers)
+        shape = shape_of(cfg.weights, cfg.num_layers, cfg.bidirectional)
     else:
         raise bad_input(
             f"--{where}.shape",
             "none, with weights='random'",
-            "a DecoderShape or a BertShape",
+            "a DecoderShape, a BertShape or a ModernBertShape",
             "set it in the config file",
         )
     check_shape(shape, where)

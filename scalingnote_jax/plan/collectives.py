@@ -20,7 +20,10 @@ from scalingnote_jax.plan.hlo import Computation, Instruction, Module
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _LISTED = re.compile(r"\breplica_groups=\{\{(.*?)\}\}")
 _IOTA = re.compile(r"\breplica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_NAMED = re.compile(r"\breplica_groups=@?mesh\[([^\]]*)\] \{([^}]*)\}")
+_NAMED = re.compile(
+    r"\breplica_groups=@?mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{((?:'\w+',?)*)\}"
+)
 _PAIRS = re.compile(r"\bsource_target_pairs=\{(.*?\})\}")
 _CHAIN = re.compile(r'\bchain_id="(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
@@ -117,11 +120,17 @@ def _group(attributes: str, partitions: int) -> tuple[int, ...]:
         return tuple(ids.reshape(-1, shape[-1])[0].tolist())
     if named := _NAMED.search(attributes):
         sizes = {n: int(s) for n, s in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        ids = np.arange(np.prod(list(sizes.values()))).reshape(tuple(sizes.values()))
-        inside = re.findall(r"'(\w+)'", named[2])
+        ids = np.arange(np.prod(list(sizes.values())))
+        if named[2]:  # how the devices are laid out under those axes; else in their order
+            dims = _ints(named[2])
+            ids = ids.reshape(dims).transpose(_ints(named[3]) if named[3] else range(len(dims)))
+        ids = ids.reshape(tuple(sizes.values()))
+        inside = re.findall(r"'(\w+)'", named[4])
         where = tuple(slice(None) if name in inside else 0 for name in sizes)
         return tuple(ids[where].reshape(-1).tolist())
-    return tuple(range(partitions))  # `replica_groups={}`: everybody
+    if "replica_groups=" in attributes and "replica_groups={}" not in attributes:
+        raise NotImplementedError(f"replica groups written as in {attributes!r}")
+    return tuple(range(partitions))  # none are named: everybody
 
 
 def _ints(text: str) -> tuple[int, ...]:

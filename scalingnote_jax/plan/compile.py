@@ -68,10 +68,10 @@ def compile_program(lowered: Any) -> Compiled:
         (text,) = Path(folder).glob("*after_optimizations.txt")
         module = hlo.parse(text.read_text())
     memory = program.memory_analysis()
-    temporary = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    # Not `temp_size_in_bytes`: some versions of libtpu add the on-chip memories to it.
+    total = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    total = memory.argument_size_in_bytes + results + temporary
-    return Compiled(secs, temporary, total, module)
+    return Compiled(secs, total - memory.argument_size_in_bytes - results, total, module)
 
 
 def _refused(message: str, secs: float) -> Compiled:

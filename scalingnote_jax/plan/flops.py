@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from scalingnote_jax.config import Config, DecoderShape
+from scalingnote_jax.models.lora import SCALES
 from scalingnote_jax.models.towers import TowerDef
 from scalingnote_jax.train.optim import is_matrix
 from scalingnote_jax.train.state import flatten
@@ -70,7 +71,10 @@ def tower_flops(
     sizes = {
         path: 2 * math.prod(x.shape) * (rows if path == "projection" else tokens)
         for path, x in flatten(tower.abstract()[0]).items()
-        if is_matrix(path, x.ndim) and "embedding" not in path and not path.endswith("bias")
+        if is_matrix(path, x.ndim)
+        and "embedding" not in path
+        and not path.endswith("bias")
+        and f"/{SCALES}/" not in path
     }
     attention = _attention(tower, rows)
     forward = sum(sizes.values()) + attention

@@ -18,6 +18,8 @@ _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply)=%?([\w.\-]+)")
 _CALLED_LISTS = re.compile(r"\b(?:branch|called)_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_INDEX = re.compile(r"\bindex=(\d+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _BITS = {"pred": 8, "token": 0}
 
@@ -81,6 +83,11 @@ class Computation:
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
 
+    @property
+    def root(self) -> Instruction:
+        """Its result, which XLA prints last."""
+        return next(reversed(self.instructions.values()))
+
     def operands(self, instruction: Instruction) -> list[Instruction]:
         """Where an instruction's inputs come from."""
         return [self.instructions[name] for name in instruction.operands]
@@ -110,14 +117,32 @@ class Module:
 
     def trips(self, loop: Instruction) -> int:
         """How often the body of a `while` runs: what the compiler noted, or else the constant that
-        its counter is compared with. JAX's loops count from zero in steps of one.
+        its counter is compared with, in steps of what the body adds to it. JAX's loops count from
+        zero in steps of one; those that XLA unrolls take more.
         """
         if noted := _TRIPS.search(loop.attributes):
             return int(noted[1])
         condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.attributes)
         assert condition, loop.attributes
         limits = self._constants(self.computations[condition[1]])
-        return max(limits, default=1)
+        return max(limits, default=1) // self._step(loop, self.computations[condition[1]])
+
+    def _step(self, loop: Instruction, condition: Computation) -> int:
+        """What a loop's body adds to the counter that its condition compares; 1 where that is not
+        written out.
+        """
+        if condition.root.opcode != "compare":
+            return 1
+        counter = condition.operands(condition.root)[0]
+        place, body = _INDEX.search(counter.attributes), _BODY.search(loop.attributes)
+        if not place or not body:
+            return 1
+        inside = self.computations[body[1]]
+        grown = inside.operands(inside.root)[int(place[1])]
+        if grown.opcode != "add":
+            return 1
+        steps = [int(i.arguments) for i in inside.operands(grown) if i.opcode == "constant"]
+        return max(steps, default=1)
 
     def _constants(self, computation: Computation) -> list[int]:
         found = []

@@ -12,10 +12,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.config import Config, DecoderShape, MeshConfig, TowerConfig, replace
+from scalingnote_jax.config import (
+    BertShape,
+    Config,
+    DecoderShape,
+    MeshConfig,
+    TowerConfig,
+    replace,
+)
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.towers import TowerDef
 from scalingnote_jax.plan.flops import step_flops
@@ -200,7 +208,8 @@ def _state_bytes(config: Config, trained: Flat, frozen: Flat) -> float:
     """
     first = jnp.dtype(config.train.optim.moment_dtype).itemsize
     sizes = {path: math.prod(x.shape) for path, x in (trained | frozen).items()}
-    weights = sum(sizes[path] * x.dtype.itemsize for path, x in (trained | frozen).items())
+    bits = {path: jax.dtypes.itemsize_bits(x.dtype) for path, x in (trained | frozen).items()}
+    weights = sum(sizes[path] * bits[path] for path in bits) / 8
     return weights + (4 + 4 + first) * sum(sizes[path] for path in trained)
 
 
@@ -243,7 +252,8 @@ def _inner(tower: TowerDef) -> int:
     if isinstance(shape, DecoderShape):
         heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
         return heads + 2 * shape.intermediate_size
-    return 3 * shape.hidden_size + shape.intermediate_size
+    gated = not isinstance(shape, BertShape)
+    return 3 * shape.hidden_size + (1 + gated) * shape.intermediate_size
 
 
 def _matmul_bytes(cfg: TowerConfig) -> int:

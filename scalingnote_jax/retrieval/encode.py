@@ -20,7 +20,7 @@ from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, tower_config
+from scalingnote_jax.retrieval.encoder import STUDENTS, Encoder, load_encoder, tower_config
 from scalingnote_jax.retrieval.store import MANIFEST, StoreWriter, VectorStore
 from scalingnote_jax.tokenisation import token_table
 from scalingnote_jax.workdir import Workdir, output_of
@@ -73,8 +73,8 @@ def stored_vectors(
 def side_vectors(
     config: Config, collection: Collection, workdir: Workdir, tower: str, side: str, mesh: Mesh
 ) -> VectorStore:
-    """Unit vectors of all documents ("doc") or queries ("query") by a tower ("teacher", "student",
-    "untrained"): computed once, then read.
+    """Unit vectors of all documents ("doc") or queries ("query") by one of `encoder.TOWERS`:
+    computed once, then read.
     """
     cfg, _ = tower_config(config, tower, side)
     encoder = load_encoder(config, workdir, tower, side, mesh)
@@ -103,6 +103,6 @@ def weights_hash(config: Config, workdir: Workdir, tower: str) -> str:
         return section_hash(config.teacher, config.seed)
     return (
         output_of(workdir.student, "distill")
-        if tower == "student"
+        if tower in STUDENTS
         else output_of(workdir.teacher, "train")
     )

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowerConfig
-from scalingnote_jax.data.tokens import TokenTable, bucket_of
+from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.initial import student_config
+from scalingnote_jax.models.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tokenizer import TextTokenizer
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import Bar
+from scalingnote_jax.retrieval.batches import Batch, batches
 from scalingnote_jax.sharding import place, shardings_of
 from scalingnote_jax.tokenisation import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.train.checkpoint import Checkpoints
@@ -31,11 +34,13 @@ from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.workdir import Workdir, output_of
 
 IN_FLIGHT = 2
+STUDENTS = ("student", "student_int8")
 # The student has no document tower: documents stay the teacher's.
 TOWERS = [
     ("teacher", "doc"),
     ("teacher", "query"),
     ("student", "query"),
+    ("student_int8", "query"),
     ("untrained", "doc"),
     ("untrained", "query"),
 ]
@@ -47,6 +52,44 @@ def jit_apply(tower: TowerDef, mesh: Mesh) -> Any:
     """
     apply = partial(tower.apply, rows=mesh_lib.batch_sharding(mesh))
     return jax.jit(apply, out_shardings=mesh_lib.replicated(mesh))
+
+
+class OneText:
+    """The tower for one text at a time on a CPU, where reading the weights is most of the work.
+
+    Stacked, the weights of each layer would be copied out of the stack before they are multiplied
+    with. Here they lie apart, and XLA sees through the stack that is made of them under jit.
+    """
+
+    def __init__(self, tower: TowerDef, params: dict[str, Any]):
+        body = params["body"]
+        self._layers = [
+            jax.tree.map(lambda x, i=i: jnp.array(x[i]), body["layers"])
+            for i in range(tower.shape.num_layers)
+        ]
+        self._others = {**params, "body": {k: v for k, v in body.items() if k != "layers"}}
+        self._apply = jax.jit(partial(_apply_apart, tower))
+
+    @staticmethod
+    def pays(tower: TowerDef, mesh: Mesh) -> bool:
+        """Whether it is worth the second copy of the layers: not of an LLM."""
+        on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        return on_cpu and tower.shape.num_layers <= UNROLL_ONE_ROW_UP_TO
+
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> jax.Array:
+        """[1, L] each → [1, D]."""
+        return self._apply(self._others, self._layers, tokens, mask)
+
+
+def _apply_apart(
+    tower: TowerDef,
+    others: dict[str, Any],
+    layers: list[Any],
+    tokens: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+    return tower.apply({**others, "body": {**others["body"], "layers": stacked}}, tokens, mask)
 
 
 class Encoder:
@@ -92,40 +135,32 @@ class Encoder:
         """[n, D] float32, before the L2 norm, of texts that are tokens already (`rows` of the
         table, or all).
 
-        Rows are sorted by length, so that a batch is padded to the shortest bucket that holds it.
-        Every process gets all vectors.
+        Which texts share a batch changes nothing in their vectors. Every process gets all of them.
         """
         rows = np.arange(len(table)) if rows is None else rows
         out = np.empty((len(rows), self.tower.dim), np.float32)
-        order = np.argsort(-table.lengths[rows], kind="stable")
-        size = min(self.batch_size, self._round_up(len(rows)))
         running: deque[tuple[np.ndarray, jax.Array]] = deque()
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            running.append((places, self._launch(table, rows[places], size)))
+        shards = mesh_lib.batch_shards(self.mesh)
+        for batch in batches(table.lengths[rows], self.text, self.batch_size, shards):
+            running.append((batch.places, self._launch(table, rows[batch.places], batch)))
             if len(running) > IN_FLIGHT:
                 _collect(out, running, bar)
         while running:
             _collect(out, running, bar)
         return out
 
-    def _launch(self, table: TokenTable, rows: np.ndarray, size: int) -> jax.Array:
-        length = bucket_of(int(table.lengths[rows].max()), self.text.buckets)
-        # A last, short batch keeps the shape.
-        padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-        mine = padded[mesh_lib.own_rows(self.mesh, size)]
-        tokens, mask = table.take(mine, length)
-        batch = mesh_lib.put_batch({"tokens": tokens, "mask": mask}, self.mesh)
-        return self._apply(self.params, batch["tokens"], batch["mask"])
+    def _launch(self, table: TokenTable, rows: np.ndarray, batch: Batch) -> jax.Array:
+        if batch.size == 1 and OneText.pays(self.tower, self.mesh):
+            return self._one_text(*table.take(rows, batch.length))
+        padded = np.concatenate([rows, np.full(batch.size - len(rows), rows[0])])
+        mine = padded[mesh_lib.own_rows(self.mesh, batch.size)]
+        tokens, mask = table.take(mine, batch.length)
+        put = mesh_lib.put_batch({"tokens": tokens, "mask": mask}, self.mesh)
+        return self._apply(self.params, put["tokens"], put["mask"])
 
-    def _round_up(self, rows: int) -> int:
-        """The next power of two of batch shards: one query must not pay for a full batch, nor each
-        count compile anew.
-        """
-        size = mesh_lib.batch_shards(self.mesh)
-        while size < rows:
-            size *= 2
-        return size
+    @cached_property
+    def _one_text(self) -> OneText:
+        return OneText(self.tower, self.params)
 
 
 def _collect(
@@ -138,13 +173,13 @@ def _collect(
 
 
 def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, str]:
-    """The config of a tower ("teacher", "student", "untrained") for a side, and its path prefix in
-    a checkpoint.
+    """The config of a tower ("teacher", "student", "student_int8", "untrained") for a side, and its
+    path prefix in a checkpoint.
     """
     if (tower, side) not in TOWERS:
         known = ", ".join(" ".join(pair) for pair in TOWERS)
         raise bad_input("encode", f"tower {tower!r}, side {side!r}", f"one of {known}", "name one")
-    if tower == "student":
+    if tower in STUDENTS:
         return student_config(config), "student"
     cfg = config.teacher.query if side == "query" else config.teacher.doc
     return cfg, "shared" if config.teacher.share else side
@@ -152,7 +187,7 @@ def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, st
 
 def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: Mesh) -> Encoder:
     """The encoder of a tower of a finished run; "untrained" is the teacher as it was before stage
-    1.
+    1, "student_int8" the student with linear weights in int8 and the others in bfloat16.
 
     Raises:
         UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
@@ -165,11 +200,14 @@ def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: 
     if tower == "untrained":
         params = place(flatten(definition.stored_params(config.seed)), shardings)
     else:
-        folder = workdir.student if tower == "student" else workdir.teacher
+        folder = workdir.student if tower in STUDENTS else workdir.teacher
         wanted = contract(definition, tokenizer)
         params = _restore(folder, prefix, side, flatten(shapes), shardings, wanted)
+    tree = nest(params)
+    if tower == "student_int8":
+        definition, tree = definition.quantised(tree, "int8")
     size, dim = config.encode.batch_size, config.encode.dim
-    return Encoder(definition, nest(params), tokenizer, mesh, size, dim)
+    return Encoder(definition, tree, tokenizer, mesh, size, dim)
 
 
 def _restore(

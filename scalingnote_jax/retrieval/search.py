@@ -38,14 +38,16 @@ class Model:
     teacher's document tower.
     """
 
-    def __init__(self, config: Config, workdir: Workdir):
+    def __init__(self, config: Config, workdir: Workdir, int8: bool = False):
+        """`int8`: as for `load`."""
         self.config, self.workdir = config, workdir
+        self._student = "student_int8" if int8 else "student"
         # One device: a server answers single queries, which no mesh could split.
         self._mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
 
     @cached_property
     def _query_encoder(self) -> Encoder:
-        return load_encoder(self.config, self.workdir, "student", "query", self._mesh)
+        return load_encoder(self.config, self.workdir, self._student, "query", self._mesh)
 
     @cached_property
     def _doc_encoder(self) -> Encoder:
@@ -64,9 +66,14 @@ class Model:
         return encoder.unit(encoder.encode(documents))
 
 
-def load(workdir: str | Path) -> Model:
-    """The towers of a workdir that `scalingnote run` (or `train` and `distill`) has finished."""
-    return Model(read_workdir_config(Path(workdir)), Workdir(workdir))
+def load(workdir: str | Path, int8: bool = False) -> Model:
+    """The towers of a workdir that `scalingnote run` (or `train` and `distill`) has finished.
+
+    Args:
+        int8: holds the student's linear weights in int8, for less memory. What that costs, the
+            evaluation says in its row "student_int8" (`eval.systems`).
+    """
+    return Model(read_workdir_config(Path(workdir)), Workdir(workdir), int8)
 
 
 class Searcher:
@@ -77,11 +84,11 @@ class Searcher:
         self._document_row = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
 
     @classmethod
-    def open(cls, workdir: str | Path) -> Searcher:
+    def open(cls, workdir: str | Path, int8: bool = False) -> Searcher:
         """Opens student, index and documents; whatever is missing or does not fit together is named
-        in one line.
+        in one line. `int8`: as for `load`.
         """
-        model = load(workdir)
+        model = load(workdir, int8)
         paths = model.workdir
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
         return cls(

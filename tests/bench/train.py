@@ -22,7 +22,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import _train_sides
+import _train_ours
+import _train_peer
 import common
 import numpy as np
 
@@ -65,14 +66,13 @@ def compare(name: str, args: argparse.Namespace) -> common.Result:
     model = MODELS[name] | {"folder": str(Path("runs/bench-train") / name)}
     model["turn"] = args.steps or model["window"]
     model["steps"] = args.steps or model["steps"]
-    script = _train_sides.__file__
-    prepared = common.Side(script, model | {"side": "prepare"})
+    prepared = common.Side(_train_ours.__file__, model | {"side": "prepare"})
     prepared.close()
     model |= {field: prepared.setup[field] for field in ("peer_weights", "seed")}
-    sides = {"ours": common.Side(script, model | {"side": "ours"})}
+    sides = {"ours": common.Side(_train_ours.__file__, model | {"side": "ours"})}
     cores = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     for row in args.rows:
-        sides[row] = common.Side(script, model | ROWS[row] | {"side": "peer"}, cores)
+        sides[row] = common.Side(_train_peer.__file__, model | ROWS[row], cores)
         check_equal(sides["ours"].setup, sides[row].setup)
     results = common.in_turns(sides, args.rounds)
     for side in sides.values():

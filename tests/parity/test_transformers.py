@@ -12,7 +12,8 @@ import transformers
 from flax import nnx
 
 from scalingnote_jax.config import TextConfig, TowerConfig
-from scalingnote_jax.models.bodies import body_blueprint
+from scalingnote_jax.models.bodies import make_body
+from scalingnote_jax.models.params import blueprint
 from scalingnote_jax.models.towers import tower_def
 
 torch = pytest.importorskip("torch", reason="the other side of the comparison")
@@ -56,8 +57,29 @@ CASES = {
     "qwen3-bfloat16": ("qwen3", 2, {}, {"dtype": "bfloat16"}),
     "gemma2": ("gemma2", 3, GEMMA | {"attn_logit_softcapping": 3.0}, {}),
     "gemma3": ("gemma3_text", 7, GEMMA | {"rope_parameters": GEMMA3_ROPE}, {}),
+    "qwen2-bidirectional": ("qwen2", 2, {"head_dim": 8, "is_causal": False}, {}),
+    "gemma3-bidirectional": (
+        "gemma3_text",
+        7,
+        GEMMA | {"rope_parameters": GEMMA3_ROPE, "use_bidirectional_attention": True},
+        {},
+    ),
     "bert": ("bert", 2, {}, {}),
     "xlm-roberta": ("xlm-roberta", 2, {"type_vocab_size": 1}, {}),
+    "modernbert": (
+        "modernbert",
+        5,
+        {
+            "head_dim": 8,
+            "pad_token_id": 1,
+            "local_attention": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            },
+        },
+        {},
+    ),
 }
 
 
@@ -84,9 +106,11 @@ def test_hidden_states(case: str, tmp_path: Path) -> None:
         tmp_path, dtype=torch.float32, attn_implementation="eager"
     )
     text = TextConfig(max_tokens=16, buckets=(16,))
-    tower = tower_def(TowerConfig(weights=str(tmp_path), text=text))
+    both_sides = "bidirectional" in case
+    tower = tower_def(TowerConfig(weights=str(tmp_path), text=text, bidirectional=both_sides))
     params = tower.pretrained_params(0)["body"]
-    graphdef, _, _ = body_blueprint(tower.shape)
+    how = {"remat": "none", "dtype": "float32", "bidirectional": both_sides}
+    graphdef, _, _ = blueprint(lambda: make_body(tower.shape, rngs=nnx.Rngs(0), **how))
 
     @jax.jit
     def forward(params: Any, tokens: Any, mask: Any) -> jax.Array:

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from small_towers import BERT, DECODER, define, random_params
+from small_towers import BERT, DECODER, MODERNBERT, define, random_params
 
 from scalingnote_jax.config import (
     BertShape,
     DecoderShape,
     MeshConfig,
+    ModernBertShape,
     RopeScaling,
     TextConfig,
     replace,
@@ -28,7 +29,7 @@ LONG = 14  # tokens at most
 _LLAMA = replace(DECODER, vocab_size=110, num_layers=2)
 _GEMMA = replace(_LLAMA, gemma=True, window=5, score_dim=20, num_layers=3)
 _BERT = replace(BERT, vocab_size=110, num_layers=2, max_positions=20)
-SHAPES: dict[str, DecoderShape | BertShape] = {
+SHAPES: dict[str, DecoderShape | BertShape | ModernBertShape] = {
     "llama": _LLAMA,
     "llama, linear": replace(_LLAMA, rope_scaling=RopeScaling("linear", 4.0)),
     "llama, llama3": replace(
@@ -44,6 +45,7 @@ SHAPES: dict[str, DecoderShape | BertShape] = {
     ),
     "bert": _BERT,
     "roberta": replace(_BERT, unused_positions=1),
+    "modernbert": replace(MODERNBERT, vocab_size=110, num_layers=4),
 }
 
 
@@ -63,7 +65,7 @@ def word_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def source_of(
-    shape: DecoderShape | BertShape,
+    shape: DecoderShape | BertShape | ModernBertShape,
     tokenizer: TextTokenizer,
     *,
     role: str = "student",

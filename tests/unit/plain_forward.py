@@ -1,4 +1,4 @@
-"""The two architectures in plain numpy: one text, one head, one position at a time, no tricks."""
+"""The architectures in plain numpy: one text, one head, one position at a time, no tricks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import BertShape, DecoderShape
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -118,3 +118,40 @@ def numpy_bert(s: BertShape, body: dict[str, Any], tokens: np.ndarray) -> np.nda
         h = h * 0.5 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
         x = norm(x + h @ w["down"] + w["down_bias"], w["mlp_norm"], w["mlp_norm_bias"])
     return x
+
+
+def numpy_modernbert(s: ModernBertShape, body: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
+    """One text without padding, one head at a time. [L] → [L, E]."""
+    size = s.hidden_size // s.num_heads
+
+    def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return (
+            (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + s.norm_eps) * scale
+        )
+
+    def turn(x: np.ndarray, theta: float) -> np.ndarray:
+        """Each pair of dimensions as a complex number."""
+        angles = np.arange(len(x))[:, None] * theta ** (-2 * np.arange(size // 2) / size)
+        turned = (x[:, : size // 2] + 1j * x[:, size // 2 :]) * np.exp(1j * angles)
+        return np.concatenate([turned.real, turned.imag], axis=1)
+
+    embedding = body["embedding"]
+    x = norm(embedding["table"][tokens].astype(np.float64), embedding["norm"])
+    for n in range(s.num_layers):
+        w = {name: value[n].astype(np.float64) for name, value in body["layers"].items()}
+        reach = len(x) if n % s.global_every == 0 else s.reach
+        theta = s.rope_theta if n % s.global_every == 0 else s.local_rope_theta
+        h = norm(x, w["attention_norm"]) if n else x
+        attended = np.zeros_like(x)
+        for head in range(s.num_heads):
+            q, k, v = (h @ w[m][:, head] for m in "qkv")
+            q, k = turn(q, theta), turn(k, theta)
+            for i in range(len(x)):
+                seen = slice(max(0, i - reach), i + reach + 1)
+                attended[i] += softmax(k[seen] @ q[i] / math.sqrt(size)) @ v[seen] @ w["o"][head]
+        x = x + attended
+        h = norm(x, w["mlp_norm"])
+        gate = h @ w["gate"]
+        gate = gate * 0.5 * (1 + np.vectorize(math.erf)(gate / math.sqrt(2)))
+        x = x + (gate * (h @ w["up"])) @ w["down"]
+    return norm(x, body["final_norm"])

@@ -96,6 +96,17 @@ def bert_tensors() -> Tensors:
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def vectors(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Biases or scales of every layer, by the end of their name."""
+    rng = np.random.default_rng(5)
+    names = [f"layers.{i}.{name}" for i in range(LAYERS) for name in sizes]
+    return {n: rng.normal(size=sizes[n.split(".", 2)[2]]).astype(np.float32) for n in names}
+
+
+HEAD_NORMS = {"self_attn.q_norm.weight": K, "self_attn.k_norm.weight": K}
+SANDWICH = {f"{x}_feedforward_layernorm.weight": E for x in ("pre", "post")}
+
+
 def write_hf(folder: Path, config: dict[str, Any], tensors: Tensors) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))

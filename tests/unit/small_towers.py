@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalingnote_jax.config import BertShape, DecoderShape, TowerConfig
+from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape, TowerConfig
 from scalingnote_jax.models.towers import TowerDef, tower_def
 
 DECODER = DecoderShape(
@@ -28,9 +28,20 @@ BERT = BertShape(
     num_heads=4,
     max_positions=64,
 )
+# Layers 0 and 3 see all.
+MODERNBERT = ModernBertShape(
+    vocab_size=50,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=5,
+    num_heads=3,
+    reach=2,
+    rope_theta=100.0,
+    local_rope_theta=20.0,
+)
 
 
-def define(shape: DecoderShape | BertShape, **changes: Any) -> TowerDef:
+def define(shape: DecoderShape | BertShape | ModernBertShape, **changes: Any) -> TowerDef:
     return tower_def(TowerConfig(weights="random", shape=shape, **changes))
 
 

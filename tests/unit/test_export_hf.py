@@ -13,12 +13,15 @@ from export_sources import LONG, SHAPES, source_of, word_tokenizer
 from safetensors import safe_open
 from small_models import load_pretrained
 
-from scalingnote_jax.config import DecoderShape, replace
+from scalingnote_jax.config import Config, DecoderShape, replace
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.export import hf_folder
+from scalingnote_jax.export.card import write_card
 from scalingnote_jax.export.hf_config import config_of
 from scalingnote_jax.export.hf_folder import write_body, write_hf, write_tokenizer
 from scalingnote_jax.export.source import Source
+from scalingnote_jax.models.layouts import layout_of
+from scalingnote_jax.models.pretrained import open_weights
 from scalingnote_jax.models.tokenizer import load_tokenizer
 
 TEXTS = ["amber basin topic3", "  Cedar, delta!", "no such words", " ".join(["ember fjord"] * 20)]
@@ -32,8 +35,10 @@ def test_the_importer_gives_back_what_was_written(family: str, tmp_path: Path) -
     assert config["model_type"] == family.partition(",")[0]
     found = load_pretrained(str(tmp_path / "out"))
     for path, weight in found.weights.items():
+        used = slice(layout_of(found.shape).stored[path].first, None)
+        wanted = source.params[f"body/{path}"]
         # A norm of Gemma is stored less one: 1e-7 is its rounding.
-        np.testing.assert_allclose(weight, source.params[f"body/{path}"], atol=1e-7, err_msg=path)
+        np.testing.assert_allclose(weight[used], wanted[used], atol=1e-7, err_msg=path)
     assert {f"body/{path}" for path in found.weights} == source.params.keys()
 
 
@@ -87,12 +92,29 @@ def test_a_roberta_with_another_id_for_padding() -> None:
         config_of(SHAPES["roberta"], LONG, 7, "float32")
 
 
-def test_a_decoder_that_sees_ahead_is_refused(tmp_path: Path) -> None:
-    words = word_tokenizer(tmp_path / "words")
-    source = source_of(SHAPES["llama"], words, bidirectional=True)
-    with pytest.raises(UserError, match="tokens see those after them"):
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [("qwen2", {"is_causal": False}), ("gemma3_text", {"use_bidirectional_attention": True})],
+)
+def test_a_decoder_that_sees_ahead_says_so(family: str, field: dict, tmp_path: Path) -> None:
+    source = source_of(SHAPES[family], word_tokenizer(tmp_path / "words"), bidirectional=True)
+    write_body(source, tmp_path / "out", "float32")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert field.items() <= config.items()
+    with pytest.raises(UserError, match="set bidirectional=True"):
+        open_weights(str(tmp_path / "out"))
+    found = open_weights(str(tmp_path / "out"), bidirectional=True)
+    assert found.shape == source.tower.shape
+    for kind, said in (("hf", True), ("stablehlo", False)):
+        write_card(tmp_path, kind, [source], Config("small"), None)
+        assert ("use 5.24 or later" in (tmp_path / "README.md").read_text()) == said
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_windows_to_both_sides_are_gemma_3s_alone(family: str, tmp_path: Path) -> None:
+    source = source_of(SHAPES[family], word_tokenizer(tmp_path / "words"), bidirectional=True)
+    with pytest.raises(UserError, match=f"a {family} whose tokens see 2 others to each side"):
         write_body(source, tmp_path / "out", "float32")
-    write_body(source_of(SHAPES["bert"], words), tmp_path / "out", "float32")
 
 
 def same_ids(source: Source, folder: Path) -> None:

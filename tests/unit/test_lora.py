@@ -135,7 +135,11 @@ def test_what_is_trained_and_how_it_is_stored() -> None:
     [
         (LoraConfig(rank=-1), "--tower.lora.rank: -1; expected 0 or more"),
         (LoraConfig(rank=1, modules=("mlp",)), "'mlp'; expected a match in layers/q, layers/k"),
-        (LoraConfig(rank=1, base_dtype="int8"), "--tower.lora.base_dtype: 'int8'"),  # type: ignore[arg-type]
+        (LoraConfig(rank=1, base_dtype="int4"), "--tower.lora.base_dtype: 'int4'"),  # type: ignore[arg-type]
+        (
+            LoraConfig(base_dtype="int8"),
+            "--tower.lora.base_dtype: 'int8' with rank 0; expected adapt",
+        ),
     ],
 )
 def test_refused(lora: LoraConfig, message: str) -> None:
@@ -147,10 +151,10 @@ def nbytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def memory_of_a_step(lora: LoraConfig) -> tuple[int, int, int]:
+def memory_of_a_step(lora: LoraConfig, remat: Any = "full") -> tuple[int, int, int]:
     """Bytes of the body's weights, of the optimizer's state, and of the step's temporaries."""
     shape = DecoderShape(vocab_size=64, hidden_size=128, intermediate_size=512, num_layers=8)
-    tower = TowerConfig(weights="random", shape=shape, remat="full", lora=lora)
+    tower = TowerConfig(weights="random", shape=shape, remat=remat, lora=lora)
     cfg = TrainConfig(batch_size=4, duration="1 steps")
     config = Config("memory", teacher=TowersConfig(tower, tower), train=cfg)
     towers, mesh = Towers(config.teacher), make_mesh(config.mesh, jax.devices()[:1])

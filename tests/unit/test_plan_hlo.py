@@ -71,6 +71,12 @@ def test_a_loop_runs_as_often_as_its_condition_says():
     assert "sum" not in counts  # what an all-reduce combines with is no work of its own
 
 
+def test_a_loop_that_xla_unrolled_counts_in_larger_steps():
+    unrolled = LOOP.replace("%one = s32[] constant(1)", "%one = s32[] constant(4)")
+    counts = {i.name: times for _, i, times in parse(unrolled).walk()}
+    assert counts["w.1"] == counts["dot.1"] == 7
+
+
 def test_the_compilers_own_trip_count_goes_first():
     noted = LOOP.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"}}')
     assert {i.name: n for _, i, n in parse(noted).walk()}["dot.1"] == 5
@@ -131,6 +137,11 @@ def test_collectives_by_kind_and_axis():
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", "fsdp"),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", "data"),
         ("replica_groups=mesh['axis_0'=8] {'axis_0'}", "data+fsdp"),
+        (
+            "replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2],"
+            " device_ids=([2,4]T(1,0)) {'axis_0'}",
+            "fsdp",
+        ),
         ("replica_groups={}", "data+fsdp"),
     ],
 )

@@ -324,5 +324,5 @@ def test_refused_gguf_files(tmp_path: Path) -> None:
     refused(str(path), "m.gguf: cannot be read")
     write_gguf(path, tensors, lambda w: w.add_rope_dimension_count(4))
     refused(str(path), "llama.rope.dimension_count 4; expected 8")
-    write_gguf(path, tensors | {"rope_freqs.weight": np.ones(4, np.float32)})
-    refused(str(path), "tensors without a use: 1 (rope_freqs.weight)")
+    write_gguf(path, tensors | {"position_embd.weight": np.ones(4, np.float32)})
+    refused(str(path), "tensors without a use: 1 (position_embd.weight)")

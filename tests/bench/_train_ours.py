@@ -1,74 +1,17 @@
-"""The two sides of the training bench, each run in a process of its own by `train.py`, and what is
-made for them beforehand.
-"""
+"""Our side of the training bench, in a process of its own, and what is made for both beforehand."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
-
-BATCH, SCALE, RATE = 64, 20.0, 2e-5
-MATMUL = 2048  # side of the square matrices whose product is the machine's rate
-SHOWN = 8  # texts whose vectors are compared
-
-
-class Meter:
-    """What a turn measures, the same on both sides."""
-
-    def __init__(self, turns: common.Turns, num_params: int, multiply: Callable[[], Any]):
-        """`num_params` without embedding tables; `multiply` as for `flops_per_sec`."""
-        self.turns, self.num_params, self.multiply = turns, num_params, multiply
-
-    def start(self) -> None:
-        """Begins a turn."""
-        self.steps = self.real = self.all = 0
-        self.began, self.cpu_began = time.perf_counter(), time.process_time()
-
-    def step(self) -> None:
-        """Counts a step."""
-        self.steps += 1
-
-    def tokens(self, mask: Any) -> None:
-        """Counts the tokens of a mask [..., L]."""
-        self.real += int(mask.sum())
-        self.all += int(np.prod(mask.shape))
-
-    def stop(self) -> None:
-        """Ends the turn, reports it, waits for the next and begins that."""
-        secs = time.perf_counter() - self.began
-        cpu_secs = time.process_time() - self.cpu_began
-        peak = flops_per_sec(self.multiply)
-        # A multiplication and an addition per weight, forward once and backward twice.
-        flops_per_token = 6 * self.num_params
-        self.turns.hand_over(
-            pairs_per_sec=self.steps * BATCH / secs,
-            pairs_per_cpu_sec=self.steps * BATCH / cpu_secs,  # less disturbed by others at work
-            real_tokens_per_sec=self.real / secs,
-            padding=1 - self.real / self.all,
-            matmul_gflops=peak / 1e9,
-            share_of_matmul=flops_per_token * self.all / secs / peak,
-            share_of_matmul_by_real_tokens=flops_per_token * self.real / secs / peak,
-        )
-        self.start()
-
-
-def flops_per_sec(multiply: Callable[[], Any]) -> float:
-    """Of a product of two square float32 matrices: the best of five."""
-    multiply()
-    secs = []
-    for _ in range(5):
-        before = time.perf_counter()
-        multiply()
-        secs.append(time.perf_counter() - before)
-    return 2 * MATMUL**3 / min(secs)
+from _train_common import BATCH, MATMUL, RATE, SCALE, SHOWN, Meter, pairs_of
 
 
 def config(model: common.Result) -> Any:
@@ -250,103 +193,7 @@ def our_vectors(model: common.Result, tower: Any, params: dict[str, Any]) -> lis
     return np.asarray(normalise(raw)).tolist()
 
 
-def pairs_of(model: common.Result) -> dict[str, list[str]]:
-    """The training pairs, in the order of our batches."""
-    return json.loads((Path(model["folder"]) / "pairs.json").read_text())
-
-
-def peer(model: common.Result, turns: common.Turns) -> None:
-    """Its trainer as it is, with a callback that hands over at the end of a turn."""
-    import torch
-    from transformers import TrainerCallback
-
-    class AtTurns(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            meter.step()
-            if state.global_step == 1:
-                turns.hand_over(emb=emb, loss=loss)
-                meter.start()
-            elif (state.global_step - 1) % steps == 0:
-                meter.stop()
-
-    steps = model["turn"] if model["order"] == "ours" else model["steps"]
-    tower = peer_tower(model)
-    trainer = peer_trainer(model, tower)
-    trainer.add_callback(AtTurns())
-    pairs = trainer.train_dataset
-    with torch.no_grad():
-        emb = tower.encode(pairs["positive"][:SHOWN]).tolist()
-        batch = trainer.data_collator([pairs[i] for i in range(BATCH)])
-        loss = float(trainer.compute_loss(tower, batch))
-    body = [p.numel() for name, p in tower.named_parameters() if ".embed" not in name]
-    square = torch.ones(MATMUL, MATMUL)
-    meter = Meter(turns, sum(body), lambda: square @ square)
-    preprocess = trainer.data_collator.preprocess_fn
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        features = preprocess(*args, **kwargs)
-        meter.tokens(features["attention_mask"])
-        return features
-
-    trainer.data_collator.preprocess_fn = counted
-    meter.start()
-    trainer.train()
-
-
-def peer_tower(model: common.Result) -> Any:
-    """The same tower. No dropout, as ours has none: it would cost time, and other losses."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    body = Transformer(model["peer_weights"], max_seq_length=model["tokens"])
-    pooling = Pooling(body.get_embedding_dimension(), "mean")
-    tower = SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
-    for module in tower.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return tower
-
-
-def peer_trainer(model: common.Result, tower: Any) -> Any:
-    """Its trainer on the pairs, at random or in the order of our batches."""
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.base.sampler import DefaultBatchSampler
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from torch.utils.data import SequentialSampler
-
-    def in_order(dataset: Any, **kwargs: Any) -> Any:
-        return DefaultBatchSampler(SequentialSampler(dataset), **kwargs)
-
-    order = {"batch_sampler": in_order} if model["order"] == "ours" else {}
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(Path(model["folder"]) / "peer"),
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=1000,  # the parent ends it
-        learning_rate=RATE,
-        weight_decay=0.01,  # AdamW, clipping at 1.0: its defaults, as ours
-        lr_scheduler_type="constant",
-        use_cpu=True,
-        bf16=model["bf16"],
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **order,
-    )
-    return SentenceTransformerTrainer(
-        model=tower,
-        args=arguments,
-        train_dataset=Dataset.from_dict(pairs_of(model)),
-        loss=MultipleNegativesRankingLoss(tower, scale=SCALE),
-    )
-
-
 if __name__ == "__main__":
     given = common.task()
     assert given is not None, "run train.py"
-    {"prepare": prepare, "ours": ours, "peer": peer}[given["side"]](given, common.Turns())
+    {"prepare": prepare, "ours": ours}[given["side"]](given, common.Turns())

@@ -1,0 +1,55 @@
+"""What comes after training: vectors, index, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+System = Literal["bm25", "untrained", "teacher", "student", "student_int8"]
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """Turning texts into vectors once training is over."""
+
+    batch_size: int = 64  # texts of max_tokens; of shorter ones as many more as have no more tokens
+    shard_rows: int = 100_000  # rows per .npy file of the vector store
+    dim: int = 0  # vectors for search are the first so many of the D components; 0: all
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """ScaNN. The two limits are its documentation's own rule of thumb."""
+
+    exact_below: int = 20_000  # fewer vectors: brute force
+    partition_above: int = 100_000  # more vectors: a tree of sqrt(n) leaves in front of the hashes
+    reorder: int = 200  # candidates scored again with the exact vectors
+    search_percent: float = 10.0  # share of the leaves searched
+
+
+@dataclass(frozen=True)
+class ExactConfig:
+    """The search that scores every document. The defaults are exact; other values of the first two
+    are compared with that, and the differences said.
+    """
+
+    # Of the vectors on the devices; int8 has a scale for each vector
+    storage: Literal["float32", "bfloat16", "int8"] = "float32"
+    # Below 1: each block's best are chosen by approx_max_k, which is faster on a TPU only
+    recall_target: float = 1.0
+    block_rows: int = 8192  # documents scored at once on a device
+    query_block: int = 256  # queries scored at once
+    device_rows: int = 131_072  # documents on a device at a time; more come one load after another
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The offline evaluation."""
+
+    split: Literal["train", "dev", "test"] = "test"
+    # "student_int8": the student with linear weights in int8, on the same index
+    systems: tuple[System, ...] = ("bm25", "untrained", "teacher", "student")
+    metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
+    depth: int = 100  # documents kept per query, in the runs and the metrics
+    latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99
+    exact: ExactConfig = field(default_factory=ExactConfig)
