@@ -29,10 +29,12 @@ CORE = [
     "ir-measures>=0.4,<0.5",
     "bm25s>=0.3.16,<0.4",
     "PyStemmer>=2.2",  # the Snowball stemmer that bm25s takes
+    "scipy>=1.13",  # ranks with ties for the AUCs; jax brings it anyway
     # What a person sees.
     "tyro>=1.0.17,<2",  # typed overrides
     "rich>=13",
     "matplotlib>=3.9",
+    "Jinja2>=3.1",  # the report's templates; escapes every text unless told otherwise
 ]
 
 EXTRAS = {
@@ -84,7 +86,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["scalingnote_jax", "scalingnote_jax.*"]),
-    package_data={"scalingnote_jax": ["py.typed", "**/*.html", "**/*.css"]},
+    package_data={"scalingnote_jax": ["py.typed", "**/*.html", "**/*.css", "**/*.js"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["scalingnote=scalingnote_jax.cli:main"]},

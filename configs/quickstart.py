@@ -10,6 +10,7 @@ from scalingnote_jax.config import (
     Config,
     DataConfig,
     DistillConfig,
+    EvalConfig,
     OptimConfig,
     TextConfig,
     TowerConfig,
@@ -49,5 +50,10 @@ def get_config() -> Config:
             duration="4 epochs",
             batch_size=32,
             optim=OptimConfig(learning_rate=1e-3),
+        ),
+        # Typing errors, and queries of modules that training has seen against unseen ones.
+        eval=EvalConfig(
+            robustness=("typos", "unseen_queries"),
+            robustness_strengths=(0.1, 0.5),
         ),
     )

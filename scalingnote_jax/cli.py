@@ -159,6 +159,8 @@ def _print_table(workdir: Any) -> None:
     )
     for row in rows:
         numbers = [f"{row['metrics'][name]:.3f}" for name in names]
+        low, high = row["intervals"][names[0]]
+        numbers[0] += f" ± {(high - low) / 2:.3f}"
         rest = [_or_dash(row["ann_recall@10"], "{:.3f}"), _or_dash(row["query_ms_p50"], "{:.2f}")]
         params = row["params_non_embedding"]
         table.add_row(
@@ -173,7 +175,26 @@ def _print_table(workdir: Any) -> None:
     if metrics["retention"]:
         kept = ", ".join(f"{name} {value:.1%}" for name, value in metrics["retention"].items())
         out.print(f"student / teacher: {kept}")
+    for line in _compared(metrics, names[0]):
+        out.print(line, soft_wrap=True)
     out.print(f"report: {workdir.report}", soft_wrap=True)
+
+
+def _compared(metrics: dict[str, Any], metric: str) -> list[str]:
+    """The student's shipped row against the teacher's and bm25's, a line each."""
+    shown = (("student/scann", "teacher/scann"), ("student/scann", "bm25/lexical"))
+    lines = []
+    for found in metrics.get("comparisons", ()):
+        pair, sign = (found["a"], found["b"]), 1
+        if pair[::-1] in shown:
+            pair, sign = pair[::-1], -1
+        if found["metric"] == metric and pair in shown:
+            sure = "significant" if found["p_holm"] < 0.05 else "not significant"
+            lines.append(
+                f"{pair[0]} − {pair[1]}: {metric} {sign * found['difference']:+.3f}, "
+                f"{sure} (p {found['p_holm']:.2g} after Holm)"
+            )
+    return lines
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
 
 import scalingnote_jax
@@ -27,11 +28,15 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import open_source
+from scalingnote_jax.evaluate.cases import check as check_robustness
+from scalingnote_jax.evaluate.cases import second_collection
 from scalingnote_jax.evaluate.evaluate import evaluate
+from scalingnote_jax.evaluate.runs import run_hashes
 from scalingnote_jax.fingerprint import file_hash, tree_hash
 from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.build_index import build_index, needs_queries
 from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.scann_index import build_index
+from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.train.student import distill
 from scalingnote_jax.train.teacher import train
@@ -42,6 +47,7 @@ class Run:
     """One config in one workdir on one mesh, and what its steps share."""
 
     def __init__(self, config: Config, workdir: Workdir, mesh: Mesh):
+        check_robustness(config.eval)  # before minutes of training, not after them
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self._collection: Collection | None = None
 
@@ -95,6 +101,7 @@ def _encode_inputs(run: Run) -> str:
         run.config.teacher.doc,
         run.config.encode.shard_rows,
         run.config.encode.dim,
+        run.config.encode.store_dtype,
         run.output("train"),
         run.output("data"),
     )
@@ -120,13 +127,31 @@ def _index_inputs(run: Run) -> str:
 
 
 def _make_index(run: Run, inputs: str) -> None:
+    store, cfg = _store(run), run.config.index
+    queries = _tuning_queries(run) if needs_queries(len(store), cfg) else None
     if mesh_lib.first_process():
-        build_index(_store(run), run.config.index, run.workdir.index)
+        build_index(store, cfg, run.workdir.index, queries)
+
+
+def _tuning_queries(run: Run) -> np.ndarray | None:
+    """The teacher's unit vectors of dev queries, else of train queries; never of test queries."""
+    collection = run.collection
+    judged = {s: set(collection.qrels(s)) for s in ("dev", "train") if s in collection.splits}
+    ids = next((found for found in judged.values() if found), set())
+    texts = [q.text for q in collection.queries if q.id in ids][: run.config.index.tuning_queries]
+    if not texts:
+        return None
+    encoder = load_encoder(run.config, run.workdir, "teacher", "query", run.mesh)
+    return encoder.unit(encoder.encode(texts))
 
 
 def _eval_inputs(run: Run) -> str:
+    second = second_collection(run.config.eval)
     return section_hash(
-        run.config.eval, *(run.output(verb) for verb in ("data", "train", "distill", "index"))
+        run.config.eval,
+        run_hashes(run.config.eval.runs),
+        second.fingerprint() if second else "",
+        *(run.output(verb) for verb in ("data", "train", "distill", "index")),
     )
 
 

@@ -15,16 +15,25 @@ class EncodeConfig:
     batch_size: int = 64  # texts of max_tokens; of shorter ones as many more as have no more tokens
     shard_rows: int = 100_000  # rows per .npy file of the vector store
     dim: int = 0  # vectors for search are the first so many of the D components; 0: all
+    # Of the vectors on disk; what the smaller ones lose is said and in the store's manifest
+    store_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
 
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """ScaNN. The two limits are its documentation's own rule of thumb."""
+    """ScaNN. The two limits are its documentation's own rule of thumb (docs/index.md)."""
 
     exact_below: int = 20_000  # fewer vectors: brute force
     partition_above: int = 100_000  # more vectors: a tree of sqrt(n) leaves in front of the hashes
+    # Least recall@10 against exact search: the fastest setting that reaches it is taken. 0: the two
+    # below are taken as they are
+    target_recall: float = 0.95
     reorder: int = 200  # candidates scored again with the exact vectors
     search_percent: float = 10.0  # share of the leaves searched
+    tuning_queries: int = 1000  # held out for tuning, at most
+    tuning_builds: int = 2  # hashing and SOAR variants that tuning builds (`tuning.VARIANTS`)
+    # Vectors that ScaNN gets at once; of more, several parts are built one after another. 0: all
+    max_shard_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,4 +61,9 @@ class EvalConfig:
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
     latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99
+    # Disturbances whose cost is measured, each a curve (docs/robustness.md); (): none
+    robustness: tuple[str, ...] = ()
+    robustness_strengths: tuple[float, ...] = (0.1, 0.3, 0.5)  # of 1, beside the undisturbed point
+    robustness_documents: str = ""  # BEIR folder whose documents "foreign_documents" mixes in
+    runs: tuple[str, ...] = ()  # TREC run files of other systems over this corpus: a row each
     exact: ExactConfig = field(default_factory=ExactConfig)

@@ -68,7 +68,8 @@ def _write(source: Source, found: Survey, folder: Path) -> None:
 
     total = len(found.doc_ids) + len(found.query_ids) + sum(map(len, found.qrels.values()))
     with progress("write dataset", total=total, unit="records") as bar:
-        documents = map(asdict, _same(source.documents(), found.doc_ids))
+        kept = (d for d in source.documents() if d.id not in found.dropped)
+        documents = map(asdict, _same(kept, found.doc_ids))
         tfds_builder.write("corpus", folder, {"train": _counted(documents, bar)})
         queries = map(asdict, _same(source.queries(), found.query_ids))
         tfds_builder.write("queries", folder, {"train": _counted(queries, bar)})

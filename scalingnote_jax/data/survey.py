@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from scalingnote_jax.config import DataConfig
-from scalingnote_jax.data.sources import SPLITS, Qrels, Source
+from scalingnote_jax.data.sources import SPLITS, Document, Qrels, Source
 from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Survey:
     Attributes:
         doc_groups: int32 [documents]; documents of one group have the same text but for case and
             white space. A document without text counts by its title.
+        dropped: ids of documents that are left out, as `survey` says.
         query_groups: int32 [queries], likewise.
         qrels: by split, only the splits that have judgements.
         fingerprint: SHA-256 (hex) over all of the content, in order.
@@ -37,17 +39,26 @@ class Survey:
     query_groups: np.ndarray
     qrels: dict[str, Qrels]
     fingerprint: str
+    dropped: frozenset[str]
 
 
 def survey(source: Source, cfg: DataConfig) -> Survey:
     """Reads a source through once.
+
+    A document with neither title nor text is dropped, with its judgements, unless one of them finds
+    it relevant: then it is kept, because without it the recall of that query would be out of fewer
+    documents than elsewhere. In the training split it is refused: a query tower must not learn from
+    an empty text. What was dropped or kept is said.
 
     Raises:
         UserError: a record is wrong, there are no documents or no queries, or a judgement names
             an unknown document or query, or leaves a query without a relevant document.
     """
     digest = hashlib.sha256()
-    documents = ((d.id, d.text if d.text.strip() else d.title, d) for d in source.documents())
+    qrels = {split: found for split in SPLITS if (found := source.qrels(split))}
+    empty = _Empty(qrels)
+    kept = empty.filtered(source.documents())
+    documents = ((d.id, d.text if d.text.strip() else d.title, d) for d in kept)
     queries = ((q.id, q.text, q) for q in source.queries())
     doc_ids, doc_groups = _read(documents, digest)
     query_ids, query_groups = _read(queries, digest)
@@ -55,15 +66,59 @@ def survey(source: Source, cfg: DataConfig) -> Survey:
         if not ids:
             given = f"the {name} is empty"
             raise bad_input(_place(cfg), given, "at least one record", "check the export")
-    qrels = {split: found for split in SPLITS if (found := source.qrels(split))}
+    qrels = empty.settle(source, qrels)
     known_docs, known_queries = set(doc_ids), set(query_ids)
     for split, judged in qrels.items():
         _check_judgements(source, split, judged, known_docs, known_queries)
         digest.update(json.dumps([split, judged], sort_keys=True).encode())
     if not qrels:
-        given, fix = "no judgements in any split", "fill qrels/train.tsv"
+        given, fix = "no judgements in any split", "add some, at least to train"
         raise bad_input(_place(cfg), given, "judged pairs to train or test on", fix)
-    return Survey(doc_ids, query_ids, doc_groups, query_groups, qrels, digest.hexdigest())
+    dropped = frozenset(empty.dropped)
+    return Survey(doc_ids, query_ids, doc_groups, query_groups, qrels, digest.hexdigest(), dropped)
+
+
+class _Empty:
+    """The documents with neither title nor text, and what becomes of them."""
+
+    def __init__(self, qrels: dict[str, Qrels]):
+        all_grades = (grades for judged in qrels.values() for grades in judged.values())
+        self._relevant = {doc for grades in all_grades for doc, g in grades.items() if g > 0}
+        self.dropped: set[str] = set()
+        self._kept: set[str] = set()
+
+    def filtered(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents that stay."""
+        for document in documents:
+            if not document.title.strip() and not document.text.strip():
+                if document.id not in self._relevant:
+                    self.dropped.add(document.id)
+                    continue
+                self._kept.add(document.id)
+            yield document
+
+    def settle(self, source: Source, qrels: dict[str, Qrels]) -> dict[str, Qrels]:
+        """The judgements of what is left, once all documents were read."""
+        for query_id, grades in qrels.get("train", {}).items():
+            for doc_id in grades:
+                if doc_id in self._kept and grades[doc_id] > 0:
+                    given = f"document {doc_id!r} is relevant, with an empty title and text"
+                    fix = "fill one of them, or remove the judgement"
+                    where = source.judged_at("train", query_id, doc_id)
+                    raise bad_input(where, given, "a text to learn from", fix)
+        if self._kept or self.dropped:
+            say(
+                f"documents without title and text: {len(self.dropped)} dropped, "
+                f"{len(self._kept)} kept because they are judged relevant"
+            )
+        return {split: self._without_dropped(judged) for split, judged in qrels.items()}
+
+    def _without_dropped(self, judged: Qrels) -> Qrels:
+        left = {
+            q: {d: g for d, g in docs.items() if d not in self.dropped}
+            for q, docs in judged.items()
+        }
+        return {query_id: docs for query_id, docs in left.items() if docs}
 
 
 def _read(
@@ -87,12 +142,12 @@ def _check_judgements(
         if query_id not in known_queries:
             where = source.judged_at(split, query_id, next(iter(grades)))
             given, fix = f"unknown query {query_id!r}", "add the query, or remove its judgements"
-            raise bad_input(where, given, "an _id of queries.jsonl", fix)
+            raise bad_input(where, given, "the id of a query", fix)
         for doc_id in grades:
             if doc_id not in known_docs:
                 where = source.judged_at(split, query_id, doc_id)
                 given, fix = f"unknown document {doc_id!r}", "add the document or remove the line"
-                raise bad_input(where, given, "an _id of the corpus", fix)
+                raise bad_input(where, given, "an id of the corpus", fix)
         if max(grades.values()) <= 0:
             where = source.judged_at(split, query_id, next(iter(grades)))
             given = (
@@ -103,4 +158,4 @@ def _check_judgements(
 
 
 def _place(cfg: DataConfig) -> str:
-    return cfg.path if cfg.source == "beir" else cfg.source
+    return cfg.path or cfg.source

@@ -1,4 +1,4 @@
-"""Retrieval metrics of a run, all from `ir_measures`, and the run as a TREC file.
+"""Retrieval metrics of a run, all from `ir_measures`; the run and its judgements as TREC files.
 
 A run is query id → [(document id, score)]; qrels are query id → document id → grade, where > 0 is
 relevant. The order of a run counts: equal scores keep their order in the list, whatever a tool
@@ -35,7 +35,8 @@ def evaluate_run(
     Args:
         qrels: the judgements.
         run: ranked documents, best first.
-        names: "Recall@10", "nDCG@10", "MRR@10", "Success@10", "P@10", "MAP@10", with any cutoff.
+        names: "Recall@10", "nDCG@10", "MRR@10", "Success@10", "P@10", "MAP@10", with any cutoff;
+            "MAP" for that of the whole run.
 
     Returns:
         name → mean (0 when no query counts), and query id → name → value in the order of the qrels.
@@ -63,11 +64,23 @@ def parse_metric(name: str) -> ir_measures.Measure:
     Raises:
         UserError: it is none of ours; the message lists them.
     """
+    if name == "MAP":
+        return AP
     found = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
     if found is None or found[1] not in MEASURES:
-        forms = ", ".join(f"{known}@K" for known in MEASURES)
+        forms = ", ".join(f"{known}@K" for known in MEASURES) + ", MAP"
         raise bad_input("--eval.metrics", repr(name), forms, "write for example Recall@10")
     return MEASURES[found[1]] @ int(found[2])
+
+
+def cutoff_of(name: str) -> int:
+    """The rank down to which a metric looks; 0 for all of the run.
+
+    Raises:
+        UserError: the name is not a metric.
+    """
+    parse_metric(name)
+    return int(name.partition("@")[2] or 0)
 
 
 def strict_scores(results: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -102,13 +115,32 @@ def write_trec(path: str | Path, run: Run, tag: str) -> None:
     lines = []
     for qid, results in run.items():
         for rank, (doc, score) in enumerate(strict_scores(results), start=1):
-            for name in (qid, doc, tag):
-                if len(name.split()) != 1:
-                    raise bad_input(
-                        str(path), f"the id {name!r}", "ids without spaces", "rename it"
-                    )
+            _check_ids(path, qid, doc, tag)
             lines.append(f"{qid} Q0 {doc} {rank} {score:.9g} {tag}\n")  # 9 digits: any float32
-    path = Path(path)
+    _write_lines(Path(path), lines)
+
+
+def write_qrels(path: str | Path, qrels: Qrels) -> None:
+    """Writes judgements in the four columns of TREC: query, 0, document, grade.
+
+    Raises:
+        UserError: an id is empty or holds white space.
+    """
+    lines = []
+    for qid, grades in qrels.items():
+        for doc, grade in grades.items():
+            _check_ids(path, qid, doc)
+            lines.append(f"{qid} 0 {doc} {grade}\n")
+    _write_lines(Path(path), lines)
+
+
+def _check_ids(path: str | Path, *names: str) -> None:
+    for name in names:
+        if len(name.split()) != 1:
+            raise bad_input(str(path), f"the id {name!r}", "ids without spaces", "rename it")
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(lines), encoding="utf-8")
     partial.replace(path)

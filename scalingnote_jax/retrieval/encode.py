@@ -36,6 +36,7 @@ def stored_vectors(
     *,
     unit: bool,
     shard_rows: int,
+    dtype: str = "float32",
 ) -> VectorStore:
     """The vector store in `folder` if it was made from just this; otherwise it is made, shard by
     shard.
@@ -48,6 +49,7 @@ def stored_vectors(
     """
     dim = encoder.dim if unit else encoder.tower.dim
     made_from = made_from | {"contract": encoder.contract, "normalised": unit, "dim": dim}
+    made_from |= {"dtype": dtype}
     share = (jax.process_index(), jax.process_count())
     if (folder / MANIFEST).is_file():
         store = VectorStore.open(folder, share)
@@ -56,7 +58,7 @@ def stored_vectors(
     table = make_table()
     with ExitStack() as stack:
         if mesh_lib.first_process():
-            writer = StoreWriter(folder, dim, made_from, shard_rows)
+            writer = StoreWriter(folder, dim, made_from, shard_rows, dtype)
             stack.enter_context(writer)
         bar = stack.enter_context(progress(f"encode {name}", total=len(table), unit="texts"))
         for start in range(0, len(table), shard_rows):
@@ -94,6 +96,7 @@ def side_vectors(
         {"checkpoint": weights_hash(config, workdir, tower), "corpus": collection.fingerprint},
         unit=True,
         shard_rows=config.encode.shard_rows,
+        dtype=config.encode.store_dtype,
     )
 
 

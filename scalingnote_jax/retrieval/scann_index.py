@@ -1,100 +1,56 @@
-"""The ScaNN index over a vector store: built once, checked on opening, answering with rows.
+"""The ScaNN index over a vector store: one or several parts, checked on opening, answering with
+rows of the store.
 
-ScaNN writes into `scann/`: its own float32 copy of the vectors (`dataset.npy`), the hashed ones,
-the codebook, the partitioner. Its loader ends the whole process when one of them is missing, so the
-manifest's names, sizes and hashes are checked first. Ids stay in the vector store. Two builds
-differ in their bytes, since ScaNN draws its own random starts.
+ScaNN writes into a folder per part: its own float32 copy of the vectors (`dataset.npy`), the hashed
+ones, the codebook, the partitioner. Its loader ends the whole process when one of them is missing,
+so the manifest's names, sizes and hashes are checked first. Ids stay in the vector store. Two
+builds differ in their bytes, since ScaNN draws its own random starts. How an index is made is in
+`build_index.py`, how documents are added and deleted in `updates.py`.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.exact import check_search
-from scalingnote_jax.retrieval.store import (
-    MANIFEST,
-    VectorStore,
-    check_files,
-    damaged,
-    file_entry,
-    partial_folder,
-    put_in_place,
-    read_manifest,
-    write_manifest,
-)
+from scalingnote_jax.retrieval.scann_library import import_scann
+from scalingnote_jax.retrieval.store import MANIFEST, check_files, damaged, read_manifest
 
-FILES = "scann"
 REBUILD = "run `scalingnote index` again"
-FEWEST_HASHED = 16  # asymmetric hashing learns 16 centres a block: it cannot from fewer vectors
-SOAR_LAMBDA = 1.5  # a second leaf for each vector, so chosen that both are seldom missed together
 MANY_QUERIES = 512  # from here on the threads pay for themselves
 
 
-def build_index(store: VectorStore, cfg: IndexConfig, out_dir: str | Path) -> None:
-    """Builds the index of a store's vectors and writes it to `out_dir`, replacing what is there.
-
-    The kind follows the rules of thumb in ScaNN's docs/algorithms.md: brute force for few vectors,
-    hashing with reordering for more, and a tree of sqrt(n) leaves in front of that for many; the
-    two limits are in the config.
-
-    Raises:
-        UserError: ScaNN is not installed, or an option is out of range.
-    """
-    _check_options(cfg)
-    scann = _import_scann()
-    out_dir = Path(out_dir)
-    settings = _settings(len(store), cfg)
-    searcher = _build(scann, np.ascontiguousarray(store.vectors()), settings)
-    partial = partial_folder(out_dir)
-    try:
-        (partial / FILES).mkdir()
-        # Relative paths inside, so that the folder can be moved.
-        searcher.serialize(str(partial / FILES), True)
-        manifest = {
-            "kind": settings["kind"],
-            "settings": settings,
-            "count": len(store),
-            "dim": store.dim,
-            "scann": version("scann"),
-            "store": store.fingerprint,
-            "files": [file_entry(path) for path in sorted((partial / FILES).iterdir())],
-        }
-        write_manifest(partial, manifest)
-        put_in_place(partial, out_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 class ScannIndex:
-    """An index in memory.
+    """An index in memory: its parts hold the store's rows, one part after the other.
 
     Attributes:
         manifest: kind ("brute_force" | "ah" | "tree_ah"), settings, count, dim, ScaNN's version,
-            the store's fingerprint, files.
+            the store's fingerprint, parts (folder, rows, files), tuning, target_recall, bytes.
+        parts: ScaNN's searchers.
     """
 
-    def __init__(self, manifest: dict[str, Any], searcher: Any):
-        self.manifest = manifest
-        self._searcher = searcher
-        self._leaves = manifest["settings"].get("leaves")
-        self._reorder = manifest["settings"].get("reorder", 0)
+    def __init__(self, manifest: dict[str, Any], parts: list[Any]):
+        self.manifest, self.parts = manifest, parts
+        self.use(manifest["settings"])
+
+    def use(self, settings: dict[str, Any]) -> None:
+        """Searches with these leaves searched and reorder from now on."""
+        self._leaves = settings.get("leaves")
+        self._searched = settings.get("leaves_searched")
+        self._reorder = settings.get("reorder", 0)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each part."""
+        return [part.size() for part in self.parts]
 
     def __len__(self) -> int:
-        return self.manifest["count"]
+        return sum(self.sizes)
 
     @classmethod
     def open(cls, dir: str | Path, store_fingerprint: str) -> ScannIndex:
@@ -105,15 +61,17 @@ class ScannIndex:
             store_fingerprint: `VectorStore.fingerprint` of the store whose rows it answers with.
 
         Raises:
-            UserError: a file is missing, cut, changed or foreign (named), the store is another
-                one, or ScaNN is not installed.
+            UserError: a file is missing, cut, changed or foreign (named), the store or ScaNN's
+                version is another one, or ScaNN is not installed.
         """
         dir = Path(dir)
         manifest = read_manifest(dir, "index", REBUILD)
         try:
-            owner, entries = manifest["store"], manifest["files"]
-            check_files(dir / FILES, entries, REBUILD)
-            names = {entry["file"] for entry in entries}
+            owner, scann = manifest["store"], manifest["scann"]
+            for part in manifest["parts"]:
+                check_files(dir / part["folder"], part["files"], REBUILD)
+                _no_other_files(dir / part["folder"], {entry["file"] for entry in part["files"]})
+            folders = [str(dir / part["folder"]) for part in manifest["parts"]]
             manifest["settings"]["kind"], manifest["count"], manifest["dim"]
         except (KeyError, TypeError) as e:
             raise damaged(dir / MANIFEST, f"no usable field {e}", REBUILD) from e
@@ -124,10 +82,9 @@ class ScannIndex:
                 f"an index of the vectors in use ({store_fingerprint[:12]})",
                 REBUILD,
             )
-        for path in sorted((dir / FILES).iterdir()):
-            if path.name not in names:  # the loader would unpickle a scann_docids.pkl
-                raise damaged(path, "a file that the index did not write", REBUILD)
-        return cls(manifest, _import_scann().load_searcher(str(dir / FILES)))
+        library = import_scann()
+        _check_version(dir, scann)
+        return cls(manifest, [library.load_searcher(folder) for folder in folders])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best documents of each query, as the index finds them, best first.
@@ -140,124 +97,103 @@ class ScannIndex:
             scores [q, k] float32 (dot products) and rows [q, k] int32; always k of them.
 
         Raises:
-            UserError: k is out of range.
+            UserError: k is out of range, or a query holds NaN.
             ValueError: the shapes do not fit.
         """
         check_search(queries, (len(self), self.manifest["dim"]), k)
+        check_finite(queries, "queries")
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
         queries = np.ascontiguousarray(queries, np.float32)
-        rows, scores = self._batched(queries, k, None)
-        short = np.isnan(scores).any(axis=1)  # the searched leaves held fewer than k
-        if short.any():
-            rows[short], scores[short] = self._batched(queries[short], k, self._leaves)
-        return scores, rows.astype(np.int32)
+        return _merge([self._of_part(p, queries, k) for p in self.parts], self.sizes, k)
 
     def search_one(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """`search` for one query [D], by ScaNN's single-query path: scores [k], rows [k]."""
         check_search(query[None], (len(self), self.manifest["dim"]), k)
+        check_finite(query[None], "query")
         query = np.ascontiguousarray(query, np.float32)
-        candidates = max(k, self._reorder)
-        rows, scores = self._searcher.search(query, k, candidates)
-        if len(rows) < k:
-            rows, scores = self._searcher.search(query, k, candidates, self._leaves)
-        return scores, rows.astype(np.int32)
+        found = []
+        for part, size in zip(self.parts, self.sizes, strict=True):
+            few = min(k, size)
+            candidates = max(few, self._reorder)
+            rows, scores = part.search(query, few, candidates, self._searched or -1)
+            if len(rows) < few:  # the searched leaves held fewer
+                rows, scores = part.search(query, few, candidates, self._leaves or -1)
+            found.append((scores[None], rows[None]))
+        scores, rows = _merge(found, self.sizes, k)
+        return scores[0], rows[0]
+
+    def _of_part(self, part: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows [q, min(k, rows of the part)], rows counted within the part."""
+        few = min(k, part.size())
+        rows, scores = self._batched(part, queries, few, self._searched)
+        short = np.isnan(scores).any(axis=1)  # the searched leaves held fewer
+        if short.any():
+            rows[short], scores[short] = self._batched(part, queries[short], few, self._leaves)
+        return scores, rows
 
     def _batched(
-        self, queries: np.ndarray, k: int, leaves: int | None
+        self, part: Any, queries: np.ndarray, k: int, leaves: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         many = len(queries) >= MANY_QUERIES
-        run = self._searcher.search_batched_parallel if many else self._searcher.search_batched
+        run = part.search_batched_parallel if many else part.search_batched
         return run(queries, k, max(k, self._reorder), leaves)
 
 
-def _settings(n: int, cfg: IndexConfig) -> dict[str, Any]:
-    """The kind of index for n vectors, with every number that was chosen for it."""
-    if n < max(cfg.exact_below, FEWEST_HASHED):
-        return {"kind": "brute_force"}
-    hashed = {
-        "kind": "ah",
-        "dimensions_per_block": 2,
-        "anisotropic_quantization_threshold": 0.2,
-        "reorder": min(cfg.reorder, n),
-    }
-    if n <= cfg.partition_above:
-        return hashed
-    leaves = round(math.sqrt(n))
-    searched = math.ceil(leaves * cfg.search_percent / 100)
-    tree = {"leaves": leaves, "leaves_searched": searched, "soar_lambda": SOAR_LAMBDA}
-    return hashed | tree | {"kind": "tree_ah"}
-
-
-def _build(scann: Any, vectors: np.ndarray, settings: dict[str, Any]) -> Any:
-    default_k = min(10, len(vectors))  # each search says its own k
-    builder = scann.builder(vectors, default_k, "dot_product")
-    builder.set_n_training_threads(os.cpu_count() or 1)
-    if settings["kind"] == "brute_force":
-        builder.score_brute_force()
-    else:
-        if settings["kind"] == "tree_ah":
-            builder.tree(
-                settings["leaves"],
-                settings["leaves_searched"],
-                spherical=True,  # the vectors are unit vectors: so are the centres
-                soar_lambda=settings["soar_lambda"],
-            )
-        builder.score_ah(
-            settings["dimensions_per_block"],
-            anisotropic_quantization_threshold=settings["anisotropic_quantization_threshold"],
-        )
-        builder.reorder(settings["reorder"])
-    with _log_shown_on_failure():
-        return builder.build()
-
-
-def _check_options(cfg: IndexConfig) -> None:
-    if not 0 < cfg.search_percent <= 100:
-        raise bad_input(
-            "--index.search_percent", f"{cfg.search_percent:g}", "over 0, up to 100", "10 is usual"
-        )
-    if cfg.reorder < 1:
-        raise bad_input("--index.reorder", str(cfg.reorder), "at least 1", "200 is usual")
-
-
-def _import_scann() -> Any:
-    """ScaNN's numpy interface.
-
-    Its package imports TensorFlow when it finds one, which takes seconds and has clashed over
-    symbols: hidden meanwhile.
+def index_facts(dir: str | Path) -> dict[str, Any]:
+    """What an evaluation says of the index: kind, settings, memory_bytes, disk_bytes, tuning,
+    tuned_on, target_recall.
     """
-    hide = "tensorflow" not in sys.modules
-    if hide:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        from scann.scann_ops.py import scann_ops_pybind
-    except ImportError as e:
+    manifest = read_manifest(Path(dir), "index", REBUILD)
+    names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
+    return {name: manifest[name] for name in (*names, "target_recall") if name in manifest}
+
+
+def check_finite(vectors: np.ndarray, where: str) -> None:
+    """Refuses vectors [n, D] with NaN or infinity, which ScaNN would rank at random.
+
+    Raises:
+        UserError: names the first row.
+    """
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
         raise bad_input(
-            "scann",
-            f"cannot be imported ({e})",
-            "ScaNN for Linux on x86-64",
-            "pip install 'scalingnote_jax[index]'",
-        ) from e
-    finally:
-        if hide:
-            del sys.modules["tensorflow"]
-    return scann_ops_pybind
+            where,
+            f"vector {int(np.argmin(finite))} holds NaN or infinity",
+            "finite numbers",
+            "check the tower that made it",
+        )
 
 
-@contextmanager
-def _log_shown_on_failure() -> Iterator[None]:
-    """Holds back what ScaNN's C++ code logs to stderr, and shows it only if the block raises."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+def _merge(
+    found: list[tuple[np.ndarray, np.ndarray]], sizes: list[int], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best k over all parts; equal scores in order of part."""
+    if len(found) == 1:
+        return found[0][0], found[0][1].astype(np.int32)
+    starts = np.cumsum([0, *sizes[:-1]])
+    scores = np.concatenate([part_scores for part_scores, _ in found], axis=1)
+    rows = np.concatenate(
+        [part_rows.astype(np.int64) + s for (_, part_rows), s in zip(found, starts, strict=True)],
+        axis=1,
+    )
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(rows, order, axis=1)
+    return np.take_along_axis(scores, order, axis=1), best.astype(np.int32)
+
+
+def _no_other_files(folder: Path, names: set[str]) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name not in names:  # the loader would unpickle a scann_docids.pkl
+            raise damaged(path, "a file that the index did not write", REBUILD)
+
+
+def _check_version(dir: Path, built_with: str) -> None:
+    try:
+        here = version("scann")
+    except PackageNotFoundError:  # an own build of it: nothing to compare with
+        return
+    if built_with != here:
+        raise bad_input(
+            str(dir), f"built by ScaNN {built_with}", f"ScaNN {here}, which is installed", REBUILD
+        )

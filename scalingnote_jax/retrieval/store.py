@@ -1,4 +1,4 @@
-"""Vectors on disk: float32 shards, the ids of their rows, and a manifest that vouches for both.
+"""Vectors on disk: shards, the ids of their rows, and a manifest that vouches for both.
 
 A store is written once and read many times. Opening it checks every size and hash, since a cut or
 mixed-up shard gives plausible scores and wrong documents. Not a search engine: `exact.py` and
@@ -17,6 +17,8 @@ import numpy as np
 
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.fingerprint import content_hash, file_hash
+from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.rows import RowsOnDisk, score_errors, store_as
 
 MANIFEST = "manifest.json"
 IDS = "ids.json"
@@ -56,9 +58,12 @@ class VectorStore:
         dir = Path(dir)
         manifest = read_manifest(dir, "encode", REBUILD)
         try:
-            check_files(dir, [*manifest["shards"][share[0] :: share[1]], manifest["ids"]], REBUILD)
+            shards = manifest["shards"][share[0] :: share[1]]
+            scales = manifest.get("scales", [])[share[0] :: share[1]]
+            check_files(dir, [*shards, *scales, manifest["ids"]], REBUILD)
             ids = json.loads((dir / manifest["ids"]["file"]).read_text(encoding="utf-8"))
             rows = sum(shard["rows"] for shard in manifest["shards"])
+            empty = next((x["file"] for x in manifest["shards"] if x["rows"] == 0), None)
             counts = (manifest["count"], rows, manifest["dim"] > 0)
         except (KeyError, TypeError) as e:
             raise bad_input(
@@ -74,40 +79,20 @@ class VectorStore:
                 "three equal numbers",
                 REBUILD,
             )
+        if empty is not None:
+            raise damaged(dir / empty, "a shard without rows", REBUILD)
         return cls(dir, manifest, ids)
 
     def vectors(self) -> np.ndarray:
-        """[n, D] float32: memory-mapped if there is one shard, concatenated in memory otherwise."""
-        parts = self.on_disk().parts
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        """[n, D] float32: memory-mapped if it is one shard of float32, made in memory otherwise."""
+        rows = self.on_disk()
+        if self.manifest["dtype"] == "float32" and len(rows.parts) == 1:
+            return rows.parts[0]
+        return rows[:]
 
     def on_disk(self) -> RowsOnDisk:
         """[n, D] float32, of which only the slices that are asked for are read."""
-        files = [self.dir / shard["file"] for shard in self.manifest["shards"]]
-        return RowsOnDisk([np.load(file, mmap_mode="r") for file in files])
-
-
-class RowsOnDisk:
-    """The rows of memory-mapped shards, one after the other.
-
-    Attributes:
-        parts: the shards, [rows, D] each.
-        shape: (n, D).
-    """
-
-    def __init__(self, parts: list[np.ndarray]):
-        self.parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
-        self.shape = (int(self._starts[-1]), parts[0].shape[1])
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """The rows of a slice without a step, as a copy in memory."""
-        start, stop, _ = rows.indices(self.shape[0])
-        pieces = [
-            part[max(start - first, 0) : max(stop - first, 0)]
-            for first, part in zip(self._starts, self.parts, strict=False)
-        ]
-        return np.concatenate(pieces)
+        return RowsOnDisk.open(self.dir, self.manifest)
 
 
 class StoreWriter:
@@ -120,9 +105,19 @@ class StoreWriter:
         dim: D.
         manifest_extra: goes into the manifest as it is ("contract", "corpus").
         shard_rows: rows per .npy file.
+        dtype: as `EncodeConfig.store_dtype`.
     """
 
-    def __init__(self, dir: str | Path, dim: int, manifest_extra: dict[str, Any], shard_rows: int):
+    def __init__(
+        self,
+        dir: str | Path,
+        dim: int,
+        manifest_extra: dict[str, Any],
+        shard_rows: int,
+        dtype: str = "float32",
+    ):
+        self.dtype, self._errors = dtype, [0.0, 0.0]  # sum and largest over rows
+        self._scales: list[dict[str, Any]] = []
         self.dir, self.dim, self.extra, self.shard_rows = Path(dir), dim, manifest_extra, shard_rows
         self._partial = partial_folder(self.dir)
         self._ids: list[str] = []
@@ -171,13 +166,25 @@ class StoreWriter:
             **self.extra,
             "count": len(self._ids),
             "dim": self.dim,
-            "dtype": "float32",
+            "dtype": self.dtype,
             "shards": self._shards,
+            **self._loss(),
             "ids": file_entry(self._partial / IDS),
         }
         write_manifest(self._partial, manifest)
         put_in_place(self._partial, self.dir)
         return VectorStore.open(self.dir)
+
+    def _loss(self) -> dict[str, Any]:
+        """What the manifest says of a smaller dtype: by how much a score with a unit query is off
+        at most, over the mean and the worst document.
+        """
+        if self.dtype == "float32":
+            return {}
+        mean, worst = self._errors[0] / len(self._ids), self._errors[1]
+        say(f"{self.dir.name}: {self.dtype}, scores off by under {mean:.2g}, worst {worst:.2g}")
+        scales = {"scales": self._scales} if self._scales else {}
+        return {"loss": {"mean_score_error": mean, "max_score_error": worst}, **scales}
 
     def _check_rows(self, ids: list[str], vectors: np.ndarray) -> None:
         finite = np.isfinite(vectors).all(axis=1)
@@ -200,7 +207,16 @@ class StoreWriter:
         rows = np.concatenate(self._waiting)
         shard, rest = rows[: self.shard_rows], rows[self.shard_rows :]
         path = self._partial / f"vectors-{len(self._shards):05d}.npy"
-        np.save(path, shard)
+        stored, scale = store_as(shard, self.dtype)
+        np.save(path, stored)
+        if scale is not None:
+            scale_path = self._partial / f"scales-{len(self._shards):05d}.npy"
+            np.save(scale_path, scale)
+            self._scales.append(file_entry(scale_path))
+        if self.dtype != "float32":
+            errors = score_errors(shard, self.dtype)
+            self._errors[0] += float(errors.sum())
+            self._errors[1] = max(self._errors[1], float(errors.max()))
         self._shards.append({**file_entry(path), "rows": len(shard)})
         self._waiting = [rest]
 

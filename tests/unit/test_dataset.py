@@ -29,7 +29,7 @@ DOCUMENTS = [
 QUERIES = [Query("q1", "cats"), Query("q2", "Cats "), Query("q3", "not judged"), Query("q4", "猫")]
 QRELS = {
     "train": {"q1": {"d1": 2, "d2": 0, "d3": 1}, "q2": {"d5": 1}},
-    "test": {"q4": {"d5": 3, "d1": -1}},
+    "test": {"q4": {"d5": 3, "d1": 0}},
 }
 
 

@@ -11,18 +11,33 @@ import pytest
 
 from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.retrieval import scann_index
+from scalingnote_jax.retrieval import build_index as building
+from scalingnote_jax.retrieval import scann_index, scann_library
+from scalingnote_jax.retrieval.build_index import build_index
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.retrieval.scann_index import ScannIndex, build_index
+from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import StoreWriter, VectorStore
 
 pytest.importorskip("scann")
 
 N, DIM = 3000, 32
 KINDS = {  # kind: (config that forces it at this size, least Recall@10 against exact search)
-    "brute_force": (IndexConfig(), 1.0),
-    "ah": (IndexConfig(exact_below=0), 0.99),
-    "tree_ah": (IndexConfig(exact_below=0, partition_above=100, search_percent=15), 0.97),
+    "brute_force": (IndexConfig(target_recall=0), 1.0),
+    "ah": (IndexConfig(target_recall=0, exact_below=0), 0.99),
+    "tree_ah": (
+        IndexConfig(target_recall=0, exact_below=0, partition_above=100, search_percent=15),
+        0.97,
+    ),
+    "parts": (
+        IndexConfig(
+            target_recall=0,
+            exact_below=0,
+            partition_above=100,
+            search_percent=40,  # smaller parts have fewer leaves
+            max_shard_rows=1100,
+        ),
+        0.97,
+    ),
 }
 
 
@@ -63,7 +78,8 @@ def test_recall_against_exact_search(
     kind: str, store: VectorStore, index_dirs: dict[str, Path], queries: np.ndarray
 ) -> None:
     index = ScannIndex.open(index_dirs[kind], store.fingerprint)
-    assert index.manifest["kind"] == kind
+    assert index.manifest["kind"] == ("tree_ah" if kind == "parts" else kind)
+    assert index.sizes == ([1000, 1000, 1000] if kind == "parts" else [N])
     scores, rows = index.search(queries, 10)
     exact_scores, exact_rows = exact_search(queries, store.vectors(), 10)
     found = [len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)]
@@ -85,13 +101,13 @@ def test_same_top_k_before_and_after_reload_and_in_another_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built = []
-    build = scann_index._build
+    build = building.build_searcher
     monkeypatch.setattr(
-        scann_index, "_build", lambda *args: built.append(build(*args)) or built[-1]
+        building, "build_searcher", lambda *args: built.append(build(*args)) or built[-1]
     )
     build_index(store, KINDS[kind][0], tmp_path / "index")
-    reorder = max(10, IndexConfig().reorder)
-    rows_before, scores_before = built[0].search_batched(queries, 10, reorder)
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    scores_before, rows_before = ScannIndex(manifest, built).search(queries, 10)
     (tmp_path / "index").rename(tmp_path / "moved")
     scores, rows = ScannIndex.open(tmp_path / "moved", store.fingerprint).search(queries, 10)
     np.testing.assert_array_equal(rows, rows_before)
@@ -141,10 +157,13 @@ def test_no_query_and_k_outside_the_index(store: VectorStore, index_dirs: dict[s
 
 def test_kind_follows_the_documented_limits() -> None:
     cfg = IndexConfig()
-    assert scann_index._settings(19_999, cfg) == {"kind": "brute_force"}
-    assert scann_index._settings(20_000, cfg)["kind"] == "ah"
-    assert scann_index._settings(100_000, cfg)["kind"] == "ah"
-    big = scann_index._settings(1_000_000, cfg)
+    assert building.needs_queries(20_000, cfg)
+    assert not building.needs_queries(19_999, cfg)
+    assert not building.needs_queries(39_000, IndexConfig(max_shard_rows=20_000))
+    assert scann_library.rule_of_thumb(19_999, cfg) == {"kind": "brute_force"}
+    assert scann_library.rule_of_thumb(20_000, cfg)["kind"] == "ah"
+    assert scann_library.rule_of_thumb(100_000, cfg)["kind"] == "ah"
+    big = scann_library.rule_of_thumb(1_000_000, cfg)
     assert (big["kind"], big["leaves"], big["leaves_searched"]) == ("tree_ah", 1000, 100)
     assert (big["dimensions_per_block"], big["anisotropic_quantization_threshold"]) == (2, 0.2)
     assert big["reorder"] == 200
@@ -157,6 +176,45 @@ def test_very_few_vectors_work_with_every_config(n: int, tmp_path: Path) -> None
         build_index(store, IndexConfig(**{**vars(cfg), "partition_above": 0}), tmp_path / kind)
         _, rows = ScannIndex.open(tmp_path / kind, store.fingerprint).search(store.vectors(), n)
         assert rows[:, 0].tolist() == list(range(n))
+
+
+def test_parts_are_as_equal_as_can_be_and_never_over_the_cap() -> None:
+    assert building.part_bounds(10, 0) == [(0, 10)]
+    assert building.part_bounds(10, 4) == [(0, 3), (3, 6), (6, 10)]
+
+
+def test_only_one_part_of_the_vectors_is_read_at_a_time(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    build = building.build_searcher
+    monkeypatch.setattr(
+        building, "build_searcher", lambda v, s: given.append(len(v)) or build(v, s)
+    )
+    build_index(store, KINDS["parts"][0], tmp_path / "index")
+    assert given == [1000, 1000, 1000]
+
+
+def test_nan_queries_another_width_and_another_scann_are_one_line_each(
+    store: VectorStore,
+    index_dirs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = ScannIndex.open(index_dirs["ah"], store.fingerprint)
+    bad = clustered(3, seed=5)
+    bad[1, 0] = np.nan
+    with pytest.raises(UserError, match="queries: vector 1 holds NaN or infinity"):
+        index.search(bad, 5)
+    with pytest.raises(UserError, match="query: vector 0 holds NaN"):
+        index.search_one(bad[1], 5)
+    with pytest.raises(UserError, match="queries: vector 1 holds NaN"):
+        build_index(store, IndexConfig(), tmp_path / "index", bad)
+    with pytest.raises(UserError, match=r"shape \(3, 5\); expected \(q, 32\)"):
+        build_index(store, IndexConfig(), tmp_path / "index", bad[:, :5])
+    monkeypatch.setattr(scann_index, "version", lambda _: "9.9.9")
+    with pytest.raises(UserError, match=r"built by ScaNN 1\..*; expected ScaNN 9.9.9"):
+        ScannIndex.open(index_dirs["ah"], store.fingerprint)
 
 
 def copy_of(index_dir: Path, to: Path) -> Path:
@@ -181,13 +239,13 @@ def test_a_damaged_file_is_named_before_scann_sees_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dir = copy_of(index_dirs["tree_ah"], tmp_path / "index")
-    path = dir / "scann" / file
+    path = dir / "scann-000" / file
     data = path.read_bytes()
     if how == "missing":
         path.unlink()
     else:
         path.write_bytes(data[:-1] if how == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
-    monkeypatch.setattr(scann_index, "_import_scann", lambda: pytest.fail("ScaNN was called"))
+    monkeypatch.setattr(scann_index, "import_scann", lambda: pytest.fail("ScaNN was called"))
     with pytest.raises(UserError, match=f"{file}: .*run `scalingnote index` again"):
         ScannIndex.open(dir, store.fingerprint)
 
@@ -200,13 +258,13 @@ def test_other_vectors_foreign_files_and_broken_manifests_are_refused(
         ScannIndex.open(dir, "0" * 64)
     with pytest.raises(UserError, match=r"manifest.json: not there.*scalingnote index"):
         ScannIndex.open(tmp_path / "nowhere", store.fingerprint)
-    (dir / "scann" / "scann_docids.pkl").write_bytes(b"")
+    (dir / "scann-000" / "scann_docids.pkl").write_bytes(b"")
     with pytest.raises(UserError, match=r"scann_docids.pkl: a file that the index did not write"):
         ScannIndex.open(dir, store.fingerprint)
     manifest = json.loads((dir / "manifest.json").read_text())
-    del manifest["files"]
+    del manifest["parts"]
     (dir / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="no usable field 'files'"):
+    with pytest.raises(UserError, match="no usable field 'parts'"):
         ScannIndex.open(dir, store.fingerprint)
 
 
@@ -218,7 +276,7 @@ def test_a_failed_build_leaves_the_old_index_and_no_partial(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(scann_index, "write_manifest", fail)
+    monkeypatch.setattr(building, "write_manifest", fail)
     with pytest.raises(OSError, match="disk full"):
         build_index(store, IndexConfig(), dir)
     assert [p.name for p in tmp_path.iterdir()] == ["index"]
@@ -230,6 +288,8 @@ def test_options_out_of_range(store: VectorStore, tmp_path: Path) -> None:
         (IndexConfig(search_percent=0), "--index.search_percent: 0;"),
         (IndexConfig(search_percent=101), "--index.search_percent: 101;"),
         (IndexConfig(reorder=0), "--index.reorder: 0;"),
+        (IndexConfig(target_recall=1.5), "--index.target_recall: 1.5;"),
+        (IndexConfig(max_shard_rows=-1), "--index.max_shard_rows: -1;"),
     ]:
         with pytest.raises(UserError, match=said):
             build_index(store, cfg, tmp_path / "index")
@@ -238,7 +298,7 @@ def test_options_out_of_range(store: VectorStore, tmp_path: Path) -> None:
 def test_scann_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scann.scann_ops.py", None)
     with pytest.raises(UserError, match=r"pip install 'scalingnote_jax\[index\]'"):
-        scann_index._import_scann()
+        scann_library.import_scann()
 
 
 def test_tensorflow_stays_out_and_building_is_silent(

@@ -143,9 +143,9 @@ BAD_INPUT = {
         replace_line("queries.jsonl", 2, b'{"_id": "q1", "text": "x"}'),
         "queries.jsonl:2: the _id 'q1' again, first seen on line 1",
     ),
-    "title and text empty": (
-        replace_line("corpus.jsonl", 2, b'{"_id": "d2", "title": "", "text": " "}'),
-        "corpus.jsonl:2: document 'd2' has an empty title and an empty text",
+    "relevant in training, title and text empty": (
+        replace_line("corpus.jsonl", 1, b'{"_id": "d1", "title": "", "text": " "}'),
+        "train.tsv:2: document 'd1' is relevant, with an empty title and text",
     ),
     "empty query": (
         replace_line("queries.jsonl", 2, b'{"_id": "q2", "text": ""}'),

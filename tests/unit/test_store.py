@@ -147,3 +147,32 @@ def test_a_missing_or_broken_manifest_is_named(tmp_path: Path) -> None:
         manifest.write_text(text)
         with pytest.raises(UserError, match=said):
             VectorStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("bfloat16", 2), ("int8", 1)])
+def test_smaller_types_lose_no_more_than_their_manifest_says(
+    dtype: str, bytes_each: int, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    with StoreWriter(tmp_path / "s", 32, {}, 20, dtype) as writer:
+        writer.add(names(50), x)
+        store = writer.close()
+    assert np.load(tmp_path / "s" / "vectors-00000.npy").nbytes == 20 * 32 * bytes_each
+    read = store.vectors()
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(store.on_disk()[15:45], read[15:45])
+    errors = np.linalg.norm(read - x, axis=1)
+    loss = store.manifest["loss"]
+    assert 0 < loss["mean_score_error"] < loss["max_score_error"] < 0.02
+    np.testing.assert_allclose(loss["mean_score_error"], errors.mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss["max_score_error"], errors.max(), rtol=1e-5)
+
+
+def test_a_shard_without_rows_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    manifest["shards"].append(manifest["shards"][0] | {"rows": 0})
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"vectors-00000\.npy: a shard without rows"):
+        VectorStore.open(tmp_path / "s")

@@ -13,12 +13,14 @@ from typing import Protocol
 SPLITS = ("train", "dev", "test")
 
 Qrels = dict[str, dict[str, int]]
-"""Query id → document id → grade. Above 0 is relevant; 0 and below was judged and is not."""
+"""Query id → document id → grade. Above 0 is relevant; 0 was judged and is not."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that can be found. The title may be empty, and so may the text, but not both."""
+    """A text that can be found. Title and text may be empty; what becomes of a document where both
+    are, `survey.py` decides.
+    """
 
     id: str
     title: str

@@ -1,60 +1,14 @@
-"""JSON lines, plain or gzipped, read strictly: every fault is reported with its file and line.
-
-Not for what a record means: `beir.py` knows the fields.
-"""
+"""JSON lines, plain or gzipped, read strictly. Not for what a record means."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
+from scalingnote_jax.data.sources.lines import read_lines
 from scalingnote_jax.errors import bad_input
-
-_BOM = b"\xef\xbb\xbf"
-
-
-def find_jsonl(folder: Path, name: str) -> Path:
-    """`folder/name.jsonl`, or the same with `.gz`; the plain one where both are there."""
-    plain = folder / f"{name}.jsonl"
-    for path in (plain, folder / f"{name}.jsonl.gz"):
-        if path.is_file():
-            return path
-    raise bad_input(
-        str(plain),
-        "no such file",
-        f"{name}.jsonl or {name}.jsonl.gz in a BEIR folder",
-        "correct --data.path, or put the file there",
-    )
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 file as (`file:line`, text); blank lines are passed over."""
-    number = 0
-    with _open(path) as lines:
-        while True:
-            number += 1
-            where = f"{path}:{number}"
-            try:
-                raw = lines.readline()
-            except (OSError, EOFError, zlib.error) as error:
-                raise bad_input(
-                    where,
-                    f"the file cannot be read on from here ({error})",
-                    "a whole gzip file" if path.suffix == ".gz" else "a readable file",
-                    f"test it with `gzip -t {path.name}` and copy or download it again"
-                    if path.suffix == ".gz"
-                    else "copy it again",
-                ) from None
-            if not raw:
-                return
-            if number == 1:
-                raw = raw.removeprefix(_BOM)
-            if raw.strip():
-                yield where, _decoded(where, raw).rstrip("\r\n")
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,22 +24,6 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             given = f"JSON, but a {type(record).__name__}: {_short(line)}"
             raise bad_input(where, given, "a JSON object", fix)
         yield where, record
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
-def _decoded(where: str, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise bad_input(
-            where,
-            f"byte 0x{raw[error.start]:02x} at column {error.start + 1} is not UTF-8",
-            "a UTF-8 file",
-            "convert it, for example with `iconv -f latin1 -t utf-8`",
-        ) from None
 
 
 def _short(line: str) -> str:

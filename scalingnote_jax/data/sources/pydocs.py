@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import functools
 import gc
-import hashlib
 import importlib.metadata
 import re
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path, PurePath
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 from scalingnote_jax.data.sources.docstrings import NotParsed, Pair, pairs_of
+from scalingnote_jax.data.sources.shares import check_shares, digest, split_of
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.fingerprint import content_hash
 from scalingnote_jax.progress import progress, say
@@ -41,13 +41,7 @@ class PydocsSource:
             UserError: a name in `cfg.packages` is not installed, or the shares of the splits leave
                 nothing to train on.
         """
-        if min(cfg.test_percent, cfg.dev_percent) < 0 or cfg.test_percent + cfg.dev_percent >= 100:
-            raise bad_input(
-                "--data.test_percent",
-                f"{cfg.test_percent}, and {cfg.dev_percent} for --data.dev_percent",
-                "two shares from 0 that leave something for training",
-                "lower one of them",
-            )
+        check_shares(cfg)
         self._cfg = cfg
         self._distributions = _distributions(cfg.packages)
 
@@ -78,7 +72,7 @@ class PydocsSource:
         return {
             query_id: dict.fromkeys(doc_ids, 1)
             for query_id, doc_ids in found.positives.items()
-            if _split_of(doc_ids[0], cfg.test_percent, cfg.dev_percent) == split
+            if split_of(doc_ids[0].partition(":")[0], cfg) == split
         }
 
     def judged_at(self, split: str, query_id: str, doc_id: str) -> str:
@@ -212,21 +206,10 @@ def _sample(
     """`count` pairs, chosen by a hash of each, so that one pair more hardly changes the choice."""
 
     def rank(i: int) -> bytes:
-        return _digest(f"{seed} {edges[i][0].id} {edges[i][1].id}")
+        return digest(f"{seed} {edges[i][0].id} {edges[i][1].id}")
 
     kept = sorted(sorted(range(len(edges)), key=rank)[:count])
     return [edges[i] for i in kept]
-
-
-def _split_of(doc_id: str, test_percent: int, dev_percent: int) -> str:
-    place = int.from_bytes(_digest(doc_id.partition(":")[0])) % 100
-    if place < test_percent:
-        return "test"
-    return "dev" if place < test_percent + dev_percent else "train"
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""What the evaluation leaves: `eval/metrics.json`, `eval/per_query.jsonl`, a TREC run for each row,
+the judgements that were used as `eval/qrels.txt`, and `report.html`.
+
+All of it appears at once or not at all. Computes no metric itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalingnote_jax.config import Config
+from scalingnote_jax.configfile import to_json
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.sources.base import Qrels, Query
+from scalingnote_jax.evaluate import statistics
+from scalingnote_jax.evaluate.examples import Texts, spread_examples, worst_queries
+from scalingnote_jax.evaluate.metrics import evaluate_run, write_qrels, write_trec
+from scalingnote_jax.evaluate.report import write_report
+from scalingnote_jax.evaluate.rows import AGREE_AT, Row
+from scalingnote_jax.retrieval.scann_index import index_facts
+from scalingnote_jax.retrieval.store import partial_folder, put_in_place
+from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.workdir import Workdir
+
+PerQuery = dict[str, dict[str, float]]
+"""Query id → metric → value, the queries in the order of the judgements."""
+
+
+def write(
+    config: Config,
+    collection: Collection,
+    workdir: Workdir,
+    qrels: Qrels,
+    queries: list[Query],
+    rows: list[Row],
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """Scores the rows and writes everything; returns what `metrics.json` holds.
+
+    Args:
+        more: further fields of `metrics.json`.
+    """
+    folder = partial_folder(workdir.eval)
+    scored = [evaluate_run(qrels, row.run, config.eval.metrics) for row in rows]
+    singles = [single for _, single in scored]
+    write_qrels(folder / "qrels.txt", {qid: qrels[qid] for qid in (singles[0] if rows else ())})
+    for row in rows:
+        name = f"{row.system}-{row.search}"
+        write_trec(folder / f"{name}.trec", row.run, name)
+    _write_per_query(folder / "per_query.jsonl", rows, singles)
+    out = [
+        _metrics_row(row, means, len(single))
+        for row, (means, single) in zip(rows, scored, strict=True)
+    ]
+    texts = Texts(collection)
+    optional = _statistics(out, rows, singles, config) | {
+        "index": _index(workdir),
+        "scores": {row.system: row.scores for row in rows if row.scores is not None},
+        "worst": _worst(texts, qrels, queries, rows, singles, out, config.eval.metrics[0]),
+    }
+    metrics = {"dataset": _dataset_name(config), "rows": out, "retention": retention(out)}
+    metrics |= {name: value for name, value in optional.items() if value} | more
+    curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
+    examples = spread_examples(texts, qrels, queries, rows)
+    write_report(workdir.report, metrics, curves, examples, to_json(config))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    put_in_place(folder, workdir.eval)
+    return metrics
+
+
+def _write_per_query(path: Path, rows: list[Row], singles: list[PerQuery]) -> None:
+    with path.open("w") as file:
+        for row, single in zip(rows, singles, strict=True):
+            for qid, values in single.items():
+                line = {"system": row.system, "search": row.search, "query": qid, **values}
+                file.write(json.dumps(line) + "\n")
+
+
+def _statistics(
+    out: list[dict[str, Any]], rows: list[Row], singles: list[PerQuery], config: Config
+) -> dict[str, Any]:
+    """Puts the intervals into the rows; returns the comparisons and those of the retention."""
+    names = config.eval.metrics
+    if not rows or not singles[0]:
+        return {}
+    values = np.array([[[v[n] for n in names] for v in single.values()] for single in singles])
+    means = statistics.resampled_means(values, config.seed)
+    for at, row in enumerate(out):
+        row["intervals"] = {
+            name: statistics.interval(means[:, at, m]) for m, name in enumerate(names)
+        }
+    kept: dict[str, list[float]] = {}
+    pair = retention_pair(out)
+    if pair is not None:
+        student, teacher = (means[:, at] for at in pair)
+        kept = {
+            name: statistics.ratio_interval(student[:, m], teacher[:, m])
+            for m, name in enumerate(names)
+            if name in retention(out)
+        }
+    found = statistics.compare_rows(values, [row.name for row in rows], names, config.seed)
+    return {"comparisons": found, "retention_intervals": kept}
+
+
+def _worst(
+    texts: Texts,
+    qrels: Qrels,
+    queries: list[Query],
+    rows: list[Row],
+    singles: list[PerQuery],
+    out: list[dict[str, Any]],
+    metric: str,
+) -> list[dict[str, Any]]:
+    pair = retention_pair(out)
+    if pair is None:
+        return []
+    student, teacher = (singles[at] for at in pair)
+    return worst_queries(texts, qrels, queries, rows, student, teacher, metric)
+
+
+def _stages(workdir: Workdir) -> dict[str, Path]:
+    return {"train": workdir.teacher, "distill": workdir.student}
+
+
+def _metrics_row(row: Row, means: dict[str, float], queries: int) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "query_tower": None,
+        "doc_tower": None,
+        f"ann_recall@{AGREE_AT}": None,
+        "query_ms_p50": None,
+        "query_ms_p99": None,
+        "params_non_embedding": None,
+    }
+    head = {"system": row.system, "search": row.search, "queries": queries, "metrics": means}
+    return head | empty | row.facts
+
+
+def retention_pair(rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+    """Places of the student's and the teacher's row, both of the same search: the index's if both
+    are there.
+    """
+    for search in ("scann", "exact"):
+        found = {r["system"]: at for at, r in enumerate(rows) if r["search"] == search}
+        if "student" in found and "teacher" in found:
+            return found["student"], found["teacher"]
+    return None
+
+
+def retention(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Student / teacher for each metric, both from the same search; {} unless both are there."""
+    pair = retention_pair(rows)
+    if pair is None:
+        return {}
+    student, teacher = (rows[at]["metrics"] for at in pair)
+    return {name: value / teacher[name] for name, value in student.items() if teacher[name] > 0}
+
+
+def _index(workdir: Workdir) -> dict[str, Any]:
+    """What the index says of itself; {} where none was built."""
+    if not workdir.index.is_dir():
+        return {}
+    return index_facts(workdir.index)
+
+
+def _dataset_name(config: Config) -> str:
+    return (
+        config.data.path.rstrip("/").rsplit("/", 1)[-1]
+        if config.data.source == "beir"
+        else config.data.source
+    )

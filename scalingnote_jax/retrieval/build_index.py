@@ -1,0 +1,213 @@
+"""Making a ScaNN index of a vector store: part by part under a memory cap, tuned to a target.
+
+With a target the index is built in a few variants (`tuning.VARIANTS`); each is searched as it will
+be served, from disk, and the fastest that finds enough is kept with the whole curve in its
+manifest. Searching is in `scann_index.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalingnote_jax.config import IndexConfig
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.scann_index import ScannIndex, check_finite
+from scalingnote_jax.retrieval.scann_library import (
+    build_searcher,
+    check_options,
+    import_scann,
+    rule_of_thumb,
+)
+from scalingnote_jax.retrieval.store import (
+    VectorStore,
+    file_entry,
+    partial_folder,
+    put_in_place,
+    write_manifest,
+)
+from scalingnote_jax.retrieval.tuning import (
+    AT,
+    REORDER_FACTORS,
+    VARIANTS,
+    Held,
+    Point,
+    choose,
+    curve,
+    steps_to,
+    with_choice,
+)
+
+
+def build_index(
+    store: VectorStore, cfg: IndexConfig, out_dir: str | Path, queries: np.ndarray | None = None
+) -> None:
+    """Builds the index of a store's vectors and writes it to `out_dir`, replacing what is there.
+
+    At most `cfg.max_shard_rows` vectors are in memory at once while it is built; tuning and serving
+    hold the whole index.
+
+    Args:
+        queries: [m, D] unit vectors of real queries, for tuning; none: documents stand in for them,
+            each left out of its own results.
+
+    Raises:
+        UserError: ScaNN is not installed, an option is out of range, or the queries do not fit.
+    """
+    check_options(cfg)
+    if queries is not None:
+        if queries.ndim != 2 or queries.shape[1] != store.dim:
+            raise bad_input(
+                "queries",
+                f"vectors of shape {queries.shape}",
+                f"(q, {store.dim}), as the documents' are",
+                "encode both with towers of one teacher",
+            )
+        check_finite(queries, "queries")
+    import_scann()
+    out_dir = Path(out_dir)
+    partial = partial_folder(out_dir)
+    try:
+        manifest = _make(store, cfg, partial, queries)
+        write_manifest(partial, manifest)
+        put_in_place(partial, out_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def needs_queries(n: int, cfg: IndexConfig) -> bool:
+    """Whether an index of n vectors is tuned: brute force has nothing to tune."""
+    smallest = min(b - a for a, b in part_bounds(n, cfg.max_shard_rows))
+    return cfg.target_recall > 0 and rule_of_thumb(smallest, cfg)["kind"] != "brute_force"
+
+
+def part_bounds(n: int, most: int) -> list[tuple[int, int]]:
+    """[start, stop) of the fewest parts of at most `most` rows each (0: one part), as equal as can
+    be.
+    """
+    parts = math.ceil(n / most) if most else 1
+    edges = [n * i // parts for i in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _make(
+    store: VectorStore, cfg: IndexConfig, folder: Path, queries: np.ndarray | None
+) -> dict[str, Any]:
+    bounds = part_bounds(len(store), cfg.max_shard_rows)
+    settings = rule_of_thumb(min(b - a for a, b in bounds), cfg)
+    head = {"count": len(store), "dim": store.dim, "scann": version("scann")}
+    head["store"] = store.fingerprint
+    if not needs_queries(len(store), cfg):
+        return head | describe(settings, build_parts(store, bounds, settings, folder, "scann"))
+    held = Held.sample(store.on_disk(), queries, cfg.tuning_queries)
+    points: list[Point] = []
+    kept: tuple[Point, list[dict[str, Any]]] | None = None
+    for number, variant in enumerate(_variants(settings)[: cfg.tuning_builds]):
+        parts = build_parts(store, bounds, variant, folder, f"scann{number}")
+        found = _tune(head | describe(variant, parts), folder, held, cfg.target_recall)
+        points += found
+        best = choose(found, cfg.target_recall)
+        if kept is not None and choose([kept[0], best], cfg.target_recall) is kept[0]:
+            _remove(folder, parts)
+            continue
+        if kept is not None:
+            _remove(folder, kept[1])
+        kept = best, parts
+    assert kept is not None, "check_options asks for at least one build"
+    _say(kept[0], held, cfg.target_recall)
+    tuning = {
+        "target_recall": cfg.target_recall,
+        "tuned_on": f"{len(held.queries)} {held.origin}",
+        "tuning": with_choice(points, kept[0]),
+    }
+    return head | describe(kept[0].settings, kept[1]) | tuning
+
+
+def _variants(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings with each variant of what needs a build; without a tree there is no SOAR."""
+    found: list[dict[str, Any]] = []
+    for threshold, soar in VARIANTS:
+        variant = settings | {"anisotropic_quantization_threshold": threshold}
+        if "soar_lambda" in settings:
+            variant["soar_lambda"] = soar
+        if variant not in found:
+            found.append(variant)
+    return found
+
+
+def build_parts(
+    store: VectorStore,
+    bounds: list[tuple[int, int]],
+    settings: dict[str, Any],
+    folder: Path,
+    prefix: str,
+) -> list[dict[str, Any]]:
+    """Builds each part and writes it into `folder`; only one is in memory at a time. Returns the
+    manifest's "parts".
+    """
+    vectors = store.vectors() if len(bounds) == 1 else store.on_disk()
+    searchers = (build_searcher(vectors[start:stop], settings) for start, stop in bounds)
+    return write_parts(searchers, folder, prefix)
+
+
+def write_parts(searchers: Any, folder: Path, prefix: str) -> list[dict[str, Any]]:
+    """Writes searchers, one folder each, and returns the manifest's "parts"."""
+    parts = []
+    for number, searcher in enumerate(searchers):
+        path = folder / f"{prefix}-{number:03d}"
+        path.mkdir()
+        searcher.serialize(str(path), True)  # relative paths inside, so that it can be moved
+        files = [file_entry(file) for file in sorted(path.iterdir())]
+        parts.append({"folder": path.name, "rows": searcher.size(), "files": files})
+    return parts
+
+
+def describe(settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The manifest's fields of an index of these parts. ScaNN holds all of its files in memory, so
+    `memory_bytes` is their sum too, without the lists of the tree.
+    """
+    size = sum(entry["bytes"] for part in parts for entry in part["files"])
+    sizes = {"memory_bytes": size, "disk_bytes": size}
+    return {"kind": settings["kind"], "settings": settings, **sizes, "parts": parts}
+
+
+def _tune(manifest: dict[str, Any], folder: Path, held: Held, target: float) -> list[Point]:
+    """The curve of an index that was just written, settings under their own names."""
+    scann = import_scann()
+    parts = [scann.load_searcher(str(folder / p["folder"])) for p in manifest["parts"]]
+    index, settings = ScannIndex(manifest, parts), manifest["settings"]
+
+    def named(wide: int, deep: int) -> dict[str, Any]:
+        tree = {"leaves_searched": wide} if "leaves" in settings else {}
+        return settings | tree | {"reorder": deep}
+
+    def search(queries: np.ndarray, k: int, wide: int, deep: int) -> np.ndarray:
+        index.use(named(wide, deep))
+        return index.search(queries, k)[1]
+
+    deep = sorted({min(AT * factor, len(index)) for factor in REORDER_FACTORS})
+    points = curve(held, search, steps_to(settings.get("leaves", 1)), deep, target)
+    return [Point(named(**p.settings), p.recall, p.queries_per_sec) for p in points]
+
+
+def _remove(folder: Path, parts: list[dict[str, Any]]) -> None:
+    for part in parts:
+        shutil.rmtree(folder / part["folder"])
+
+
+def _say(best: Point, held: Held, target: float) -> None:
+    tuned = {k: v for k, v in best.settings.items() if k != "kind"}
+    told = ", ".join(f"{name} {value}" for name, value in tuned.items())
+    missed = "" if best.recall >= target else f" (no setting reaches {target:g})"
+    say(
+        f"index: recall@{AT} {best.recall:.3f}{missed} at {best.queries_per_sec:.0f} queries/s on "
+        f"{len(held.queries)} held {held.origin}: {told}"
+    )

@@ -1,0 +1,70 @@
+"""The rows of a store's shards as they lie on disk: float32, bfloat16, or int8 with a scale for
+each row; read as float32. Which shards there are and whether they are whole is in `store.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from scalingnote_jax.retrieval.exact import quantise
+
+
+class RowsOnDisk:
+    """The rows of memory-mapped shards, one after the other.
+
+    Attributes:
+        parts: the shards as stored, [rows, D] each.
+        shape: (n, D).
+    """
+
+    def __init__(self, parts: list[np.ndarray], scales: list[np.ndarray] | None = None):
+        """`scales`: of the rows [rows] of each shard, for int8."""
+        self.parts, self._scales = parts, scales
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self._starts[-1]), parts[0].shape[1])
+
+    @classmethod
+    def open(cls, dir: Path, manifest: dict[str, Any]) -> RowsOnDisk:
+        """The shards that a manifest names, memory-mapped."""
+        parts = [np.load(dir / s["file"], mmap_mode="r") for s in manifest["shards"]]
+        if manifest["dtype"] == "bfloat16":
+            parts = [part.view(ml_dtypes.bfloat16) for part in parts]
+        if manifest["dtype"] != "int8":
+            return cls(parts)
+        return cls(parts, [np.load(dir / s["file"], mmap_mode="r") for s in manifest["scales"]])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """The rows of a slice without a step, as a float32 copy in memory."""
+        start, stop, _ = rows.indices(self.shape[0])
+        pieces = []
+        for number, (first, part) in enumerate(zip(self._starts, self.parts, strict=False)):
+            chosen = slice(max(start - first, 0), max(stop - first, 0))
+            scale = self._scales[number][chosen] if self._scales else None
+            pieces.append(restore(part[chosen], scale))
+        return np.concatenate(pieces)
+
+
+def store_as(rows: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """[n, D] float32 → what is written, [n, D] (bfloat16 as the uint16 of its bits, since .npy does
+    not know it), and for int8 the scale [n] of each row.
+    """
+    stored, scale = quantise(rows, dtype)
+    return (stored.view(np.uint16) if dtype == "bfloat16" else stored), scale
+
+
+def restore(stored: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """[n, D] as stored (bfloat16 viewed as such) → float32."""
+    rows = stored.astype(np.float32)
+    return rows if scale is None else rows * scale[:, None]
+
+
+def score_errors(rows: np.ndarray, dtype: str) -> np.ndarray:
+    """[n], the length of stored − true of each row [n, D]: by no more than that is the dot product
+    with any unit query off.
+    """
+    stored, scale = quantise(rows, dtype)
+    return np.linalg.norm(restore(stored, scale) - rows, axis=1)
