@@ -2,9 +2,8 @@
 second, over a grid of settings.
 
 Two settings are chosen at each search (for ScaNN the leaves searched and the candidates scored
-again), so one build serves for all their values; others need a build each (`VARIANTS`). The same
-procedure tunes the peers in tests/bench/ann.py. Not for what a user will see: that is what the
-evaluation measures, on other queries.
+again), so one build serves for all their values; others need a build each (`VARIANTS`). Not for
+what a user will see: that is what the evaluation measures, on other queries.
 """
 
 from __future__ import annotations
