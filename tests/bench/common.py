@@ -101,6 +101,14 @@ def median(results: list[Result], field: str) -> float:
     return statistics.median(result[field] for result in results)
 
 
+def summarise(results: list[Result], rate: str) -> Result:
+    """Medians over the turns, the peak of the memory, and `rate` of each turn."""
+    return {f: round(median(results, f), 4) for f in results[0] if f != "peak_bytes"} | {
+        f"{rate}_by_turn": [round(r[rate], 2) for r in results],
+        "peak_gib": round(max(r["peak_bytes"] for r in results) / 2**30, 2),
+    }
+
+
 def machine(*packages: str) -> Result:
     """Processor, cores, memory, Python, and the versions of `packages` that are installed."""
     versions = {}

@@ -64,22 +64,13 @@ def compare(name: str, rounds: int) -> common.Result:
     results = common.in_turns(sides, rounds)
     for side in sides.values():
         side.close()
-    summary = {side: summarise(turns) for side, turns in results.items()}
+    summary = {side: common.summarise(turns, "docs_per_sec") for side, turns in results.items()}
     for rate in ("docs_per_sec", "docs_per_cpu_sec"):
         summary["peer"][f"ours_by_{rate}"] = round(summary["ours"][rate] / summary["peer"][rate], 3)
     summary["ours"] |= {f: sides["ours"].setup[f] for f in ("shapes", "first_secs")}
     summary["peer"]["docs_per_sec_by_batch_size"] = sides["peer"].setup["by_batch_size"]
     print(json.dumps({name: summary}, indent=1), flush=True)
     return summary
-
-
-def summarise(turns: list[common.Result]) -> common.Result:
-    """Medians over the turns; the peak of the memory."""
-    fields = [f for f in turns[0] if f != "peak_bytes"]
-    return {f: round(common.median(turns, f), 4) for f in fields} | {
-        "docs_per_sec_by_turn": [round(t["docs_per_sec"], 2) for t in turns],
-        "peak_gib": round(max(t["peak_bytes"] for t in turns) / 2**30, 2),
-    }
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def compare(name: str, args: argparse.Namespace) -> common.Result:
     results = common.in_turns(sides, args.rounds)
     for side in sides.values():
         side.close()
-    summary = {side: summarise(turns) for side, turns in results.items()}
+    summary = {side: common.summarise(turns, "pairs_per_sec") for side, turns in results.items()}
     for row in args.rows:
         for rate in ("pairs_per_sec", "pairs_per_cpu_sec"):
             summary[row][f"ours_by_{rate}"] = round(summary["ours"][rate] / summary[row][rate], 3)
@@ -91,15 +91,6 @@ def check_equal(ours: common.Result, peer: common.Result) -> None:
     """Asserts, to 1e-4, equal vectors of the same texts and an equal loss of the same batch."""
     np.testing.assert_allclose(peer["emb"], ours["emb"], atol=1e-4)
     np.testing.assert_allclose(peer["loss"], ours["loss"], atol=1e-4)
-
-
-def summarise(turns: list[common.Result]) -> common.Result:
-    """Medians over the turns; the peak of the memory."""
-    fields = [f for f in turns[0] if f != "peak_bytes"]
-    return {f: round(common.median(turns, f), 4) for f in fields} | {
-        "pairs_per_sec_by_turn": [round(t["pairs_per_sec"], 2) for t in turns],
-        "peak_gib": round(max(t["peak_bytes"] for t in turns) / 2**30, 2),
-    }
 
 
 if __name__ == "__main__":
