@@ -26,7 +26,7 @@ from scalingnote_jax.evaluate.statistics import interval, resampled_means
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.retrieval.store import RowsOnDisk, VectorStore
+from scalingnote_jax.retrieval.store import VectorStore
 from scalingnote_jax.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
@@ -126,7 +126,7 @@ def _dense(
         scores, rows = (x[owner[plain] == i] for x in best)
         if case.added:
             extra = np.stack([joined[doc.id] for doc in case.added])
-            corpus = RowsOnDisk([*own.parts, extra])
+            corpus = own.followed_by(extra)
             scores, rows = exact_search(vectors[owner == i], corpus, case.k, cfg, mesh)
         ids = [*store.ids, *(doc.id for doc in case.added)]
         runs.append(

@@ -21,9 +21,9 @@ class RowsOnDisk:
         shape: (n, D).
     """
 
-    def __init__(self, parts: list[np.ndarray], scales: list[np.ndarray] | None = None):
-        """`scales`: of the rows [rows] of each shard, for int8."""
-        self.parts, self._scales = parts, scales
+    def __init__(self, parts: list[np.ndarray], scales: list[np.ndarray | None] | None = None):
+        """`scales`: of the rows [rows] of each shard, None for one that is not int8."""
+        self.parts, self._scales = parts, scales or [None] * len(parts)
         self._starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self._starts[-1]), parts[0].shape[1])
 
@@ -41,11 +41,14 @@ class RowsOnDisk:
         """The rows of a slice without a step, as a float32 copy in memory."""
         start, stop, _ = rows.indices(self.shape[0])
         pieces = []
-        for number, (first, part) in enumerate(zip(self._starts, self.parts, strict=False)):
+        for first, part, scale in zip(self._starts, self.parts, self._scales, strict=False):
             chosen = slice(max(start - first, 0), max(stop - first, 0))
-            scale = self._scales[number][chosen] if self._scales else None
-            pieces.append(restore(part[chosen], scale))
+            pieces.append(restore(part[chosen], None if scale is None else scale[chosen]))
         return np.concatenate(pieces)
+
+    def followed_by(self, rows: np.ndarray) -> RowsOnDisk:
+        """These rows, and behind them `rows` [m, D] float32, which are in memory."""
+        return RowsOnDisk([*self.parts, rows], [*self._scales, None])
 
 
 def store_as(rows: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -169,6 +169,19 @@ def test_smaller_types_lose_no_more_than_their_manifest_says(
     np.testing.assert_allclose(loss["max_score_error"], errors.max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_rows_in_memory_follow_those_on_disk(dtype: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, more = (rng.normal(size=(n, 32)).astype(np.float32) for n in (50, 7))
+    with StoreWriter(tmp_path / "s", 32, {}, 20, dtype) as writer:
+        writer.add(names(50), x)
+        store = writer.close()
+    joined = store.on_disk().followed_by(more)
+    assert joined.shape == (57, 32)
+    np.testing.assert_array_equal(joined[0:50], store.vectors())
+    np.testing.assert_array_equal(joined[48:57], np.concatenate([store.vectors()[48:], more]))
+
+
 def test_a_shard_without_rows_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "s")
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
