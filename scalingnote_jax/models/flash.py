@@ -15,9 +15,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel,
     splash_attention_mask,
 )
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from scalingnote_jax.config import DecoderShape
+from scalingnote_jax.models.ops import platform_of
 
 # Compiled for v5e, forward and backward: at 256 tokens the plain form moves 3.6 times the bytes, at
 # 1,024 twelve times. Shorter texts have small scores, and fill no block.
@@ -31,13 +32,8 @@ def pays(shape: DecoderShape, length: int, rows: Sharding | None) -> bool:
 
     Which layer sees a window is static in the kernel, so all layers must be alike.
     """
-    on_tpu = (
-        isinstance(rows, NamedSharding)
-        and isinstance(rows.mesh, Mesh)
-        and rows.mesh.devices.flat[0].platform == "tpu"
-    )
     fits = length % _TOKENS == 0 and shape.head_dim % _HEAD == 0 and not shape.global_every
-    return on_tpu and fits and length >= _FROM_TOKENS
+    return platform_of(rows) == "tpu" and fits and length >= _FROM_TOKENS
 
 
 def attention(

@@ -44,10 +44,10 @@ class Adapter(nnx.Module):
         self.b = param(key(), b_shape, b_axes, zeros)
         self.inputs, self.scale = inputs, cfg.alpha / rank
 
-    def __call__(self, x: Array, dtype: DTypeLike) -> Array:
+    def __call__(self, x: Array, dtype: DTypeLike, platform: str) -> Array:
         """[..., *in] → [..., *out], on weights of one layer."""
-        low = ops.linear(x, self.a[...], dtype, self.inputs)  # [..., r]
-        return self.scale * ops.linear(low, self.b[...], dtype)
+        low = ops.linear(x, self.a[...], dtype, self.inputs, platform=platform)  # [..., r]
+        return self.scale * ops.linear(low, self.b[...], dtype, platform=platform)
 
 
 class AdaptableLayers(nnx.Module):
@@ -67,17 +67,17 @@ class AdaptableLayers(nnx.Module):
     def linear(self, name: str, x: Array) -> Array:
         """`x` [..., *in] times the weight `name` of one layer, adapter included; float32."""
         weight: Any = getattr(self, name)
-        inputs = weight.get_metadata("inputs")
+        inputs, platform = weight.get_metadata("inputs"), ops.platform_of(self.rows)
         if name in self.scale:
             scale, places = self.scale[name], None
             if isinstance(self.rows, NamedSharding):
                 places = tuple(_gathered(name, w, self.rows.mesh) for w in (weight, scale))
             out = quantised.linear(
-                x.astype(self.dtype), weight[...], scale[...], self.dtype, inputs, places
+                x.astype(self.dtype), weight[...], scale[...], self.dtype, inputs, places, platform
             )
         else:
-            out = ops.linear(x, weight[...], self.dtype, inputs)
-        return out + self.lora[name](x, self.dtype) if name in self.lora else out
+            out = ops.linear(x, weight[...], self.dtype, inputs, platform=platform)
+        return out + self.lora[name](x, self.dtype, platform) if name in self.lora else out
 
 
 def _gathered(name: str, weight: Any, mesh: Any) -> NamedSharding:

@@ -93,9 +93,15 @@ def scale_axes(axes: Axes, shape: tuple[int, ...], scales: tuple[int, ...]) -> A
 Places: TypeAlias = tuple[Sharding, Sharding]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def linear(
-    x: Array, codes: Array, scale: Array, dtype: DTypeLike, inputs: int, places: Places | None
+    x: Array,
+    codes: Array,
+    scale: Array,
+    dtype: DTypeLike,
+    inputs: int,
+    places: Places | None,
+    platform: str = "",
 ) -> Array:
     """As `ops.linear` with the weight of `codes` and `scale`, to which there is no gradient. The
     backward pass makes the weight anew: kept from the forward pass, all layers' would be there.
@@ -104,8 +110,9 @@ def linear(
         x: [..., *in], in `dtype`.
         places: where codes and scales lie while the weight is used, which makes them travel, and
             not what is made of them; None leaves it to the compiler.
+        platform: as for `ops.linear`.
     """
-    return ops.linear(x, _weight(codes, scale, dtype, places), dtype, inputs)
+    return ops.linear(x, _weight(codes, scale, dtype, places), dtype, inputs, platform=platform)
 
 
 def _weight(codes: Array, scale: Array, dtype: DTypeLike, places: Places | None) -> Array:
@@ -115,17 +122,29 @@ def _weight(codes: Array, scale: Array, dtype: DTypeLike, places: Places | None)
 
 
 def _forward(
-    x: Array, codes: Array, scale: Array, dtype: DTypeLike, inputs: int, places: Places | None
+    x: Array,
+    codes: Array,
+    scale: Array,
+    dtype: DTypeLike,
+    inputs: int,
+    places: Places | None,
+    platform: str,
 ) -> tuple[Array, tuple[Array, Array]]:
-    return linear(x, codes, scale, dtype, inputs, places), (codes, scale)
+    return linear(x, codes, scale, dtype, inputs, places, platform), (codes, scale)
 
 
 def _backward(
-    dtype: DTypeLike, inputs: int, places: Places | None, kept: tuple[Array, Array], out: Array
+    dtype: DTypeLike,
+    inputs: int,
+    places: Places | None,
+    platform: str,
+    kept: tuple[Array, Array],
+    out: Array,
 ) -> tuple[Array, None, None]:
     weight = _weight(*kept, dtype, places)
     flipped = weight.transpose(*range(inputs, weight.ndim), *range(inputs))  # [*out, *in]
-    return ops.linear(out, flipped, dtype, weight.ndim - inputs).astype(dtype), None, None
+    to_x = ops.linear(out, flipped, dtype, weight.ndim - inputs, platform=platform)
+    return to_x.astype(dtype), None, None
 
 
 linear.defvjp(_forward, _backward)

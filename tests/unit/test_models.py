@@ -347,3 +347,28 @@ def test_dropout_keeps_the_mean() -> None:
     np.testing.assert_allclose(np.unique(y), [0.0, 4 / 3], atol=1e-6)
     assert float(y.mean()) == pytest.approx(1.0, abs=0.02)
     assert not np.array_equal(y[0], y[1])
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape"), [((2, 3, 32), (32, 5)), ((2, 3, 4, 6), (4, 6, 5))]
+)
+def test_a_bfloat16_product_on_a_cpu_rounds_only_what_it_multiplies(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+) -> None:
+    inputs, rng = len(weight_shape) - 1, np.random.default_rng(0)
+
+    def integers(*shape: int) -> jax.Array:  # these, not their sums, are exact in bfloat16
+        return jnp.asarray(rng.integers(-200, 201, shape), jnp.float32)
+
+    def on_cpu(x: jax.Array, weight: jax.Array) -> jax.Array:
+        return ops.linear(x, weight, jnp.bfloat16, inputs, platform="cpu")
+
+    def exact(x: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.tensordot(x, weight, inputs)
+
+    given = integers(*x_shape), integers(*weight_shape)
+    (ours, our_back), (wanted, back) = jax.vjp(on_cpu, *given), jax.vjp(exact, *given)
+    np.testing.assert_array_equal(ours, wanted)
+    out = integers(*wanted.shape)
+    for gradient, other in zip(our_back(out), back(out), strict=True):
+        np.testing.assert_array_equal(gradient, other)
