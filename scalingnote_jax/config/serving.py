@@ -12,7 +12,9 @@ System = Literal["bm25", "untrained", "teacher", "student", "student_int8"]
 class EncodeConfig:
     """Turning texts into vectors once training is over."""
 
-    batch_size: int = 64  # texts of max_tokens; of shorter ones as many more as have no more tokens
+    # Texts of max_tokens; of shorter ones as many more as have no more tokens. 0: 16 on a CPU, else
+    # 64, of which a large slice wants a multiple
+    batch_size: int = 0
     shard_rows: int = 100_000  # rows per .npy file of the vector store
     dim: int = 0  # vectors for search are the first so many of the D components; 0: all
     # Of the vectors on disk; what the smaller ones lose is said and in the store's manifest

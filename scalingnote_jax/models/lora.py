@@ -58,6 +58,7 @@ class AdaptableLayers(nnx.Module):
         self.lora: Any = nnx.Dict()
         self.scale: Any = nnx.Dict()
         self.rows: Any = None
+        self.integers = False  # multiplies int8 codes as such: for use, not for training
 
     def on(self, rows: Sharding | None) -> Self:
         """The same layers, told where the rows of their input lie."""
@@ -68,7 +69,9 @@ class AdaptableLayers(nnx.Module):
         """`x` [..., *in] times the weight `name` of one layer, adapter included; float32."""
         weight: Any = getattr(self, name)
         inputs, platform = weight.get_metadata("inputs"), ops.platform_of(self.rows)
-        if name in self.scale:
+        if name in self.scale and self.integers:
+            out = quantised.integer_linear(x, weight[...], self.scale[name][...], inputs)
+        elif name in self.scale:
             scale, places = self.scale[name], None
             if isinstance(self.rows, NamedSharding):
                 places = tuple(_gathered(name, w, self.rows.mesh) for w in (weight, scale))

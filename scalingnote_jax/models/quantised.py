@@ -2,13 +2,15 @@
 channel ("int8"), or for each block of 64 inputs of a channel ("nf4", the 4-bit NormalFloat of
 QLoRA, Dettmers et al., arXiv 2305.14314, section 3). Codes are made and read by qwix.
 
-Here is what shares a scale, and a product that never holds more than its one weight whole, neither
-forward nor backward. Not for which weights of a tower are stored so (`lora.py`), nor for their way
-from the disk (`storage.py`), nor for products of integers: codes are taken back to floats first.
+Here is what shares a scale, and two products: for training, one that takes codes back to floats and
+never holds more than its one weight whole, neither forward nor backward; for use, one of integers.
+Not for which weights of a tower are stored so (`lora.py`), nor for their way from the disk
+(`storage.py`).
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
@@ -113,6 +115,21 @@ def linear(
         platform: as for `ops.linear`.
     """
     return ops.linear(x, _weight(codes, scale, dtype, places), dtype, inputs, platform=platform)
+
+
+def integer_linear(x: Array, codes: Array, scale: Array, inputs: int) -> Array:
+    """As `linear`, with `x` rounded to int8 as well: each token by a scale of its own, from its
+    largest number. Several times as fast where a processor multiplies bytes; has no gradient.
+
+    Args:
+        x: [..., *in].
+        codes: int8 [*in, *out]; scale: [1 …, *out], as `quantise` makes them.
+    """
+    fan_in = math.prod(codes.shape[:inputs])
+    rows = qwix.quantize(x.reshape(-1, fan_in), "int8", channelwise_axes=(0,))
+    sums = jnp.matmul(rows.qvalue, codes.reshape(fan_in, -1), preferred_element_type=jnp.int32)
+    out = sums.astype(jnp.float32) * rows.scale * scale.reshape(1, -1)
+    return out.reshape(*x.shape[: x.ndim - inputs], *codes.shape[inputs:])
 
 
 def _weight(codes: Array, scale: Array, dtype: DTypeLike, places: Places | None) -> Array:

@@ -30,7 +30,7 @@ from scalingnote_jax.models.checks import (
 )
 from scalingnote_jax.models.decoder import Decoder
 from scalingnote_jax.models.language import log_likelihood
-from scalingnote_jax.models.lora import FOLDER, SCALES, adapt, merge, store_in
+from scalingnote_jax.models.lora import FOLDER, SCALES, adapt, linear_weights, merge, store_in
 from scalingnote_jax.models.params import (
     Drawn,
     Tree,
@@ -59,9 +59,9 @@ def normalise(x: Array) -> Array:
 class Tower(nnx.Module):
     """Tokens to one vector per row."""
 
-    def __init__(self, cfg: TowerConfig, shape: Shape, *, rngs: nnx.Rngs):
+    def __init__(self, cfg: TowerConfig, shape: Shape, *, rngs: nnx.Rngs, integers: bool = False):
         """`rngs` has the streams "params", "projection" and "lora": what one part draws changes
-        nothing in the others."""
+        nothing in the others. `integers`: as in `TowerDef`."""
         self.pooling = cfg.pooling
         self.body = make_body(
             shape,
@@ -74,6 +74,8 @@ class Tower(nnx.Module):
         store_in(self.body, cfg.lora.base_dtype)
         if cfg.lora.rank:
             adapt(self.body.layers, cfg.lora, rngs)
+        if integers:
+            self.body.layers.integers = True
         self.projects = bool(cfg.projection)
         if self.projects:
             size = (shape.hidden_size, cfg.projection)
@@ -112,10 +114,12 @@ class TowerDef:
     Attributes:
         cfg: its config.
         shape: the body's shape, with the number of layers that are used.
+        integers: int8 weights are multiplied with inputs in int8: for use, not for training.
     """
 
     cfg: TowerConfig
     shape: Shape
+    integers: bool = False
 
     @property
     def dim(self) -> int:
@@ -237,12 +241,29 @@ class TowerDef:
         plain = replace(self.cfg, lora=LoraConfig())
         return replace(self, cfg=plain), {**params, "body": body}
 
+    def in_use(self, params: Tree) -> Tree:
+        """The weights for use, not for training: linear ones in the type that they are multiplied
+        in, to which every product would cast them again. Vectors stay the same.
+        """
+        layers = params["body"].get("layers")
+        if self.cfg.dtype == "float32" or not layers:
+            return params
+        names = linear_weights(self._with(params).body.layers)
+        cast = {
+            name: weight.astype(self.cfg.dtype)
+            for name, weight in layers.items()
+            if name in names and weight.dtype == jnp.float32
+        }
+        return {**params, "body": {**params["body"], "layers": {**layers, **cast}}}
+
     def quantised(self, params: Tree, form: Form) -> tuple[TowerDef, Tree]:
         """The same tower without adapters and with quantised weights, for use and not for training;
-        tables and norms are in bfloat16. May be jitted.
+        tables and norms are in bfloat16. With "int8" products are of integers (`integers`). May be
+        jitted.
         """
         plain, params = self.merged(params)
-        tower = replace(plain, cfg=replace(plain.cfg, lora=LoraConfig(base_dtype=form)))
+        cfg = replace(plain.cfg, lora=LoraConfig(base_dtype=form))
+        tower = replace(plain, cfg=cfg, integers=form == "int8")
         flat = store(traverse_util.flatten_dict(params, sep="/"), self.shape, form)
         return tower, traverse_util.unflatten_dict(flat, sep="/")
 
@@ -261,7 +282,7 @@ _STREAMS = ("params", "projection", "lora")
 def _make(tower: TowerDef, seed: int | Array) -> Tower:
     key = jax.random.key(seed)
     streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(_STREAMS)}
-    return Tower(tower.cfg, tower.shape, rngs=nnx.Rngs(**streams))
+    return Tower(tower.cfg, tower.shape, rngs=nnx.Rngs(**streams), integers=tower.integers)
 
 
 @functools.cache

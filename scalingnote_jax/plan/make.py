@@ -17,6 +17,7 @@ from scalingnote_jax.plan.compile import Compiled, batch_shapes, compile_program
 from scalingnote_jax.plan.flops import Flops, step_flops, tower_flops
 from scalingnote_jax.plan.roofline import Roofline, roofline
 from scalingnote_jax.plan.topology import Topology, available_bytes
+from scalingnote_jax.retrieval.batches import rows_of
 from scalingnote_jax.sharding import total_bytes_per_device
 from scalingnote_jax.train.prepare import Prepared, check_batch
 from scalingnote_jax.train.teacher import Towers, program
@@ -67,7 +68,7 @@ def plan_encode(config: Config, topology: Topology) -> Plan:
     """The same for `encode`: the document tower, forward only, by the batch of `encode`."""
     mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
     tower, shards = Towers(config.teacher).doc, mesh_lib.batch_shards(mesh)
-    size = -(-config.encode.batch_size // shards) * shards  # as the encoder rounds it
+    size = -(-rows_of(config.encode.batch_size, mesh) // shards) * shards  # as the encoder does
     compiled = compile_program(lower_encode(tower, mesh, size))
     flops = tower_flops(tower, size)
     line = _roofline(compiled, flops, 0, topology, mesh)

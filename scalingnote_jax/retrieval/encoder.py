@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowerConfig
@@ -26,7 +26,7 @@ from scalingnote_jax.models.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tokenizer import TextTokenizer
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import Bar
-from scalingnote_jax.retrieval.batches import Batch, batches
+from scalingnote_jax.retrieval.batches import Batch, batches, rows_of
 from scalingnote_jax.sharding import place, shardings_of
 from scalingnote_jax.tokenisation import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.train.checkpoint import Checkpoints
@@ -61,14 +61,14 @@ class OneText:
     with. Here they lie apart, and XLA sees through the stack that is made of them under jit.
     """
 
-    def __init__(self, tower: TowerDef, params: dict[str, Any]):
+    def __init__(self, tower: TowerDef, params: dict[str, Any], mesh: Mesh):
         body = params["body"]
         self._layers = [
             jax.tree.map(lambda x, i=i: jnp.array(x[i]), body["layers"])
             for i in range(tower.shape.num_layers)
         ]
         self._others = {**params, "body": {k: v for k, v in body.items() if k != "layers"}}
-        self._apply = jax.jit(partial(_apply_apart, tower))
+        self._apply = jax.jit(partial(_apply_apart, tower, mesh_lib.replicated(mesh)))
 
     @staticmethod
     def pays(tower: TowerDef, mesh: Mesh) -> bool:
@@ -83,13 +83,15 @@ class OneText:
 
 def _apply_apart(
     tower: TowerDef,
+    rows: Sharding,
     others: dict[str, Any],
     layers: list[Any],
     tokens: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
-    return tower.apply({**others, "body": {**others["body"], "layers": stacked}}, tokens, mask)
+    params = {**others, "body": {**others["body"], "layers": stacked}}
+    return tower.apply(params, tokens, mask, rows=rows)
 
 
 class Encoder:
@@ -104,15 +106,16 @@ class Encoder:
         batch_size: int,
         dim: int = 0,
     ):
-        """`dim`: as in `EncodeConfig`."""
+        """`batch_size`, `dim`: as in `EncodeConfig`."""
         if not 0 <= dim <= tower.dim:
             given, expected = str(dim), f"0 (all) to {tower.dim}, the D of the tower"
             raise bad_input("--encode.dim", given, expected, "choose one of train.matryoshka")
         self.dim = dim or tower.dim
-        self.tower, self.params, self.tokenizer, self.mesh = tower, params, tokenizer, mesh
+        self.tower, self.tokenizer, self.mesh = tower, tokenizer, mesh
+        self.params = tower.in_use(params)
         self.text = tower.cfg.text
         shards = mesh_lib.batch_shards(mesh)
-        self.batch_size = -(-batch_size // shards) * shards
+        self.batch_size = -(-rows_of(batch_size, mesh) // shards) * shards
         self._apply = jit_apply(tower, mesh)
 
     @property
@@ -160,7 +163,7 @@ class Encoder:
 
     @cached_property
     def _one_text(self) -> OneText:
-        return OneText(self.tower, self.params)
+        return OneText(self.tower, self.params, self.mesh)
 
 
 def _collect(

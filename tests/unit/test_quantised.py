@@ -22,7 +22,14 @@ from scalingnote_jax.config import BertShape, DecoderShape, LoraConfig, MeshConf
 from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.models.initial import from_teacher
 from scalingnote_jax.models.pretrained import StoredWeight
-from scalingnote_jax.models.quantised import Form, dequantise, linear, quantise, tiles
+from scalingnote_jax.models.quantised import (
+    Form,
+    dequantise,
+    integer_linear,
+    linear,
+    quantise,
+    tiles,
+)
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.sharding import bytes_per_device, place, shardings_of
 from scalingnote_jax.train.checkpoint import Checkpoints
@@ -110,6 +117,15 @@ def test_a_product_and_its_gradient_are_those_of_the_weight(form: Form) -> None:
     given, wanted = jax.value_and_grad(of_codes)(x), jax.value_and_grad(of_weight)(x)
     np.testing.assert_allclose(given[0], wanted[0], rtol=1e-5)
     np.testing.assert_allclose(given[1], wanted[1], atol=1e-5)
+
+
+def test_a_product_of_integers_by_hand() -> None:
+    # qwix: the largest number is 127.5 times the scale, and code 127
+    x = jnp.asarray([[127.5, -1.0, 0.4], [0.0, 1.275, 0.64]])  # scales 1 and 0.01; 0.4 is code 0
+    weight = jnp.asarray([[127.5, 0.0], [-64.0, 255.0], [0.0, -100.0]])  # scales 1 and 2
+    codes, scale = quantise(weight, (0,), "int8")
+    wanted = [[127 * 127 + 64, -127 * 2], [-127 * 64 * 0.01, (127 * 127 - 64 * 50) * 0.02]]
+    np.testing.assert_allclose(integer_linear(x, codes, scale, 1), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("form", "per_weight"), [("int8", 1 + 4 / 128), ("nf4", 0.5 + 2 / 64)])
