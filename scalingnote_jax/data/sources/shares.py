@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+
 from scalingnote_jax.config import DataConfig
+from scalingnote_jax.data.sources.base import SPLITS, Qrels
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
 
 
 def check_shares(cfg: DataConfig) -> None:
@@ -25,7 +29,7 @@ def check_shares(cfg: DataConfig) -> None:
 
 
 def split_of(unit: str, cfg: DataConfig) -> str:
-    """The split of a unit: a module, a query."""
+    """The split of a unit: a module, a group of queries."""
     place = int.from_bytes(digest(unit)) % 100
     if place < cfg.test_percent:
         return "test"
@@ -35,3 +39,48 @@ def split_of(unit: str, cfg: DataConfig) -> str:
 def digest(text: str) -> bytes:
     """64 bits that stand for a text."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def cut(qrels: Qrels, cfg: DataConfig) -> dict[str, Qrels]:
+    """Judgements without splits, cut into all three; which group goes where, `cfg.seed` draws.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    found: dict[str, Qrels] = {split: {} for split in SPLITS}
+    if not qrels:
+        return found
+    groups = linked_queries(qrels)
+    for query_id, group in groups.items():
+        found[split_of(f"{cfg.seed} {group}", cfg)][query_id] = qrels[query_id]
+    whole = f"{len(qrels):,} queries in {len(set(groups.values())):,} groups that share no positive"
+    if not found["train"]:
+        given, expected = f"all {whole} are in dev or test", "something to train on"
+        fix = "lower it, try another --data.seed, or give a file for each split"
+        raise bad_input("--data.test_percent", given, expected, fix)
+    say(f"{whole}: {', '.join(f'{split} {len(found[split]):,}' for split in SPLITS)}")
+    return found
+
+
+def linked_queries(qrels: Qrels) -> dict[str, str]:
+    """Query id → its group's name, the smallest of its query ids. Queries that have a relevant
+    document in common are of one group, and so is what each of them is linked with.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    queries = sorted(qrels)
+    docs: dict[str, int] = {}
+    edges = [
+        (row, len(queries) + docs.setdefault(doc_id, len(docs)))
+        for row, query_id in enumerate(queries)
+        for doc_id, grade in qrels[query_id].items()
+        if grade > 0
+    ]
+    ends = np.array(edges, np.int64).reshape(-1, 2).T
+    nodes = len(queries) + len(docs)
+    graph = coo_array((np.ones(len(edges), np.int8), tuple(ends)), shape=(nodes, nodes))
+    _, labels = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    of_queries = zip(queries, labels[: len(queries)].tolist(), strict=True)
+    return {query_id: names.setdefault(label, query_id) for query_id, label in of_queries}
