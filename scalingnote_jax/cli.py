@@ -15,14 +15,18 @@ from scalingnote_jax.errors import UserError, bad_input
 STEP_HELP = {
     "run": "all steps in order, skipping those whose inputs have not changed",
     "data": "corpus, queries and judgements → TFDS dataset",
-    "train": "stage 1: both LLM towers, contrastive",
+    "train": "stage 1: both LLM towers, contrastive; as many rounds as mine.rounds says",
+    "mine": "hard negatives by the trained teacher or BM25, and a table of their scores",
     "encode": "vectors of a side by a tower; by default the documents by the teacher",
     "distill": "stage 2: the small query tower",
+    "refine": "stage 3, if the config has it: that tower against the frozen document vectors",
     "index": "ScaNN index over the document vectors",
     "eval": "recall, nDCG, MRR, latency; report.html",
 }
 OTHER_HELP = {
     "search": "answer a text query from a finished workdir",
+    "compare": "finished workdirs side by side: trained on × tested on, and what differs",
+    "sweep": "one config, some fields over lists of values: a table and a plot for each field",
     "export": "towers as a sentence-transformers or Hugging Face folder, StableHLO or ONNX",
     "plan": "does it fit that TPU slice, and how fast at best? Compiled ahead, with no TPU",
     "doctor": "what works on this machine, and what to install",
@@ -76,6 +80,16 @@ def _dispatch(argv: list[str]) -> None:
         _export(argv[1:])
     elif verb == "plan":
         _plan(argv[1:])
+    elif verb == "compare":
+        from scalingnote_jax.evaluate import compare_command
+
+        parser = _Parser(prog="scalingnote compare", description=OTHER_HELP["compare"])
+        compare_command.main(parser, argv[1:])
+    elif verb == "sweep":
+        from scalingnote_jax.sweep import command
+
+        parser = _Parser(prog="scalingnote sweep", description=OTHER_HELP["sweep"])
+        command.main(parser, argv[1:])
     elif verb == "doctor":
         from scalingnote_jax.doctor import doctor
 
@@ -101,6 +115,9 @@ def _step(verb: str, words: list[str]) -> None:
         "--overwrite", action="store_true", help="redo what another config left in the workdir"
     )
     parser.add_argument(
+        "--reuse", help="a workdir, or a folder of them: steps of theirs with the same inputs serve"
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print mesh, shardings, bytes and negatives; write nothing",
@@ -120,7 +137,8 @@ def _step(verb: str, words: list[str]) -> None:
     from scalingnote_jax import mesh as mesh_lib
 
     mesh_lib.start()
-    from scalingnote_jax.pipeline import Run, run_all, run_step
+    from scalingnote_jax.pipeline import Run, run_all, run_verb
+    from scalingnote_jax.reuse import workdirs
     from scalingnote_jax.workdir import Workdir
 
     workdir = Workdir(args.workdir or Path("runs") / config.name)
@@ -132,7 +150,7 @@ def _step(verb: str, words: list[str]) -> None:
     if mesh_lib.first_process():
         claim_workdir(config, workdir.root, args.overwrite)
     mesh_lib.barrier("workdir")
-    run = Run(config, workdir, mesh)
+    run = Run(config, workdir, mesh, workdirs(Path(args.reuse)) if args.reuse else ())
     if verb == "run":
         run_all(run, args.overwrite)
     elif verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
@@ -140,7 +158,7 @@ def _step(verb: str, words: list[str]) -> None:
 
         side_vectors(config, run.collection, workdir, args.tower, args.side, mesh)
     else:
-        run_step(run, verb, args.overwrite)
+        run_verb(run, verb, args.overwrite)
     if verb in ("run", "eval") and mesh_lib.first_process():
         _print_table(workdir)
 
@@ -172,6 +190,10 @@ def _print_table(workdir: Any) -> None:
         )
     out = Console(width=None if sys.stdout.isatty() else 140)
     out.print(table)
+    if metrics.get("collections"):
+        from scalingnote_jax.evaluate.compare_command import matrix_table
+
+        out.print(matrix_table(metrics["collections"], names[0]))
     if metrics["retention"]:
         kept = ", ".join(f"{name} {value:.1%}" for name, value in metrics["retention"].items())
         out.print(f"student / teacher: {kept}")
@@ -206,10 +228,11 @@ def _search(words: list[str]) -> None:
     parser.add_argument("workdir", help="a workdir that `scalingnote run` has finished")
     parser.add_argument("text", nargs="+", help="one query per argument")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
+    parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
     args = parser.parse_args(words)
     from scalingnote_jax.retrieval.search import Searcher
 
-    searcher = Searcher.open(args.workdir)
+    searcher = Searcher.open(args.workdir, student=args.student)
     for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
         print(f"{text}")
         for rank, hit in enumerate(hits, 1):

@@ -26,6 +26,7 @@ from scalingnote_jax.fingerprint import content_hash
 from scalingnote_jax.smoke import shrunk
 
 CONFIG_FILE = "config.json"
+_Section = typing.TypeVar("_Section")
 
 
 def load_config(
@@ -44,6 +45,9 @@ def load_config(
         raise bad_input(
             str(path), "no such config file", "a Python file with get_config()", "see configs/"
         )
+    if path.name == CONFIG_FILE:  # of a workdir
+        config = read_workdir_config(path.parent)
+        return apply_overrides(shrunk(config) if smoke else config, overrides or [])
     spec = importlib.util.spec_from_file_location(f"scalingnote_config_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -75,6 +79,9 @@ def _apply_one(config: Config, word: str) -> Config:
         raise bad_input(repr(word), "not an override", "--section.field=value", "write it with '='")
     name, value = match[1].replace("-", "_"), match[2]
     fields = field_values(config)
+    if any(field.startswith(f"{name}.") for field in fields):
+        fix = f"name one; --{name}.duration= (nothing) leaves a stage out"
+        raise bad_input(f"--{name}", "a section", f"--{name}.FIELD=value, a field of it", fix)
     if name not in fields:
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
         raise bad_input(
@@ -132,6 +139,12 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(values: dict[str, Any]) -> Config:
     """The inverse of `to_json`."""
     return _build(Config, values)
+
+
+def section_from_json(kind: type[_Section], values: dict[str, Any]) -> _Section:
+    """The inverse of `to_json` for a section of a config."""
+    section: _Section = _build(kind, values)
+    return section
 
 
 def _build(cls: Any, values: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from scalingnote_jax.models.initial import student_config
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.progress import console
 from scalingnote_jax.sharding import bytes_per_device, total_bytes_per_device
+from scalingnote_jax.stages import distills, refines
 from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.state import Flat, flatten
 from scalingnote_jax.train.teacher import Towers
@@ -31,10 +32,11 @@ def dry_run(config: Config, verb: str, mesh: Mesh, folder: str) -> None:
         freeze = towers.freeze(config.train.learn_temperature)
         _print_parameters("train", config, *towers.abstract(), freeze, mesh)
         _print_loss(config, mesh)
-    if verb in ("distill", "run"):
-        student = tower_def(student_config(config), "distill.student")
-        shapes, axes = (flatten({"student": tree}) for tree in student.abstract())
-        _print_parameters("distill", config, shapes, axes, student.freeze, mesh)
+    for stage, wanted in (("distill", distills(config)), ("refine", refines(config))):
+        if verb in (stage, "run") and wanted:
+            student = tower_def(student_config(config), "distill.student")
+            shapes, axes = (flatten({"student": tree}) for tree in student.abstract())
+            _print_parameters(stage, config, shapes, axes, student.freeze, mesh)
     console.print(f"{verb}: would write to {folder}; nothing was written", markup=False)
 
 
@@ -46,7 +48,7 @@ def _print_parameters(
     freeze: tuple[str, ...],
     mesh: Mesh,
 ) -> None:
-    cfg = config.train if stage == "train" else config.distill
+    cfg = getattr(config, stage)
     check_batch(stage, cfg, mesh)
     field = "teacher" if stage == "train" else "distill.student"
     # One example per epoch: the schedule's length changes nothing of what is shown.

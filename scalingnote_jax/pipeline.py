@@ -1,10 +1,12 @@
 """The whole method, in order: what each step reads, makes and depends on.
 
     data     corpus, queries, judgements → TFDS                                     data/
+    mine     hard negatives for the next line, by BM25 or an earlier teacher        negatives/
     train    stage 1: LLM query tower ⇄ LLM document tower, contrastive             teacher/
     encode   document tower → document vectors, computed once
     embeddings/teacher-doc/
     distill  stage 2: small tower → the teacher's query vectors, query-only         student/
+    refine   stage 3, an option: it meets the frozen document vectors      student/refined/
     index    ScaNN over the document vectors                                        index/
     eval     student, teacher and baselines on the very same index                  eval/,
     report.html
@@ -15,7 +17,8 @@ the outputs of the steps it reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,27 +31,46 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import open_source
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.cases import check as check_robustness
 from scalingnote_jax.evaluate.cases import second_collection
+from scalingnote_jax.evaluate.collections import check as check_collections
+from scalingnote_jax.evaluate.collections import content_hashes
 from scalingnote_jax.evaluate.evaluate import evaluate
 from scalingnote_jax.evaluate.runs import run_hashes
 from scalingnote_jax.fingerprint import file_hash, tree_hash
+from scalingnote_jax.losses.distill import needs_documents
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import build_index, needs_queries
 from scalingnote_jax.retrieval.encode import side_vectors
 from scalingnote_jax.retrieval.encoder import load_encoder
+from scalingnote_jax.retrieval.mine import FILE as NEGATIVES
 from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.reuse import take_over
+from scalingnote_jax.rounds import (
+    check_stage_1,
+    make_negatives,
+    make_teacher,
+    mine_inputs,
+    steps_of,
+    train_inputs,
+)
+from scalingnote_jax.stages import distills, refines, row_name
+from scalingnote_jax.train.refine import mining_rules, refine
 from scalingnote_jax.train.student import distill
-from scalingnote_jax.train.teacher import train
 from scalingnote_jax.workdir import Workdir, clear, is_done, mark_done, output_of
 
 
 class Run:
     """One config in one workdir on one mesh, and what its steps share."""
 
-    def __init__(self, config: Config, workdir: Workdir, mesh: Mesh):
+    def __init__(self, config: Config, workdir: Workdir, mesh: Mesh, reuse: Sequence[Path] = ()):
+        """`reuse`: workdirs whose finished steps may be taken over."""
         check_robustness(config.eval)  # before minutes of training, not after them
-        self.config, self.workdir, self.mesh = config, workdir, mesh
+        check_collections(config)
+        check_stage_1(config)
+        self.config, self.workdir, self.mesh, self.reuse = config, workdir, mesh, reuse
+        self.round = len(config.mine.rounds) - 1  # of mining and training: see rounds.py
         self._collection: Collection | None = None
 
     @property
@@ -58,6 +80,10 @@ class Run:
         if self._collection is None:
             self._collection = Collection.open(self.workdir.data)
         return self._collection
+
+    def has(self, verb: str) -> bool:
+        """Whether the config has this step."""
+        return STEPS[verb].wanted(self.config)
 
     def output(self, verb: str) -> str:
         """The content hash of a finished step."""
@@ -72,9 +98,10 @@ class Step:
 
     folder: Callable[[Workdir], Path]
     inputs: Callable[[Run], str]
-    make: Callable[[Run, str], None]  # gets the run and the hash of its inputs
+    make: Callable[[Run, str], object]  # gets the run and the hash of its inputs
     output: Callable[[Run], str]  # content hash of what it made
     resumes: bool = False  # whether an unfinished folder is gone on with
+    wanted: Callable[[Config], bool] = lambda config: True  # whether a config has the step at all
 
 
 def _data_inputs(run: Run) -> str:
@@ -86,14 +113,6 @@ def _data_inputs(run: Run) -> str:
 def _make_data(run: Run, inputs: str) -> None:
     if mesh_lib.first_process():
         build_dataset(run.config.data, run.workdir.data)
-
-
-def _train_inputs(run: Run) -> str:
-    return section_hash(run.config.teacher, run.config.train, run.config.seed, run.output("data"))
-
-
-def _make_teacher(run: Run, inputs: str) -> None:
-    train(run.config, run.collection, run.workdir, run.mesh, inputs)
 
 
 def _encode_inputs(run: Run) -> str:
@@ -113,13 +132,16 @@ def _make_vectors(run: Run, inputs: str) -> None:
 
 def _distill_inputs(run: Run) -> str:
     config = run.config
-    return section_hash(
-        config.distill, config.teacher.query, config.seed, run.output("train"), run.output("data")
-    )
+    documents = [run.output("encode")] if needs_documents(config.distill) else []
+    made_from = [config.distill, config.teacher.query, config.seed, *documents]
+    return section_hash(*made_from, run.output("train"), run.output("data"))
 
 
-def _make_student(run: Run, inputs: str) -> None:
-    distill(run.config, run.collection, run.workdir, run.mesh, inputs)
+def _refine_inputs(run: Run) -> str:
+    config = run.config
+    made_from = [config.refine, mining_rules(config.mine), config.seed]
+    outputs = (run.output(verb) for verb in ("data", "encode", "distill"))
+    return section_hash(*made_from, *outputs)
 
 
 def _index_inputs(run: Run) -> str:
@@ -147,11 +169,14 @@ def _tuning_queries(run: Run) -> np.ndarray | None:
 
 def _eval_inputs(run: Run) -> str:
     second = second_collection(run.config.eval)
+    made = filter(run.has, ("data", "train", "distill", "refine", "index"))
     return section_hash(
         run.config.eval,
         run_hashes(run.config.eval.runs),
         second.fingerprint() if second else "",
-        *(run.output(verb) for verb in ("data", "train", "distill", "index")),
+        content_hashes(run.config),
+        row_name(run.config, "teacher"),
+        *map(run.output, made),
     )
 
 
@@ -170,10 +195,16 @@ STEPS: dict[str, Step] = {
         _make_data,
         lambda run: Collection.open(run.workdir.data).fingerprint,
     ),
+    "mine": Step(
+        lambda w: w.negatives,
+        mine_inputs,
+        make_negatives,
+        lambda run: file_hash(run.workdir.negatives / NEGATIVES),
+    ),
     "train": Step(
         lambda w: w.teacher,
-        _train_inputs,
-        _make_teacher,
+        train_inputs,
+        make_teacher,
         lambda run: _weights(run.workdir.teacher),
         resumes=True,
     ),
@@ -186,9 +217,18 @@ STEPS: dict[str, Step] = {
     "distill": Step(
         lambda w: w.student,
         _distill_inputs,
-        _make_student,
+        lambda run, inputs: distill(run.config, run.collection, run.workdir, run.mesh, inputs),
         lambda run: _weights(run.workdir.student),
         resumes=True,
+        wanted=distills,
+    ),
+    "refine": Step(
+        lambda w: w.refined,
+        _refine_inputs,
+        lambda run, inputs: refine(run.config, run.collection, run.workdir, run.mesh, inputs),
+        lambda run: _weights(run.workdir.refined),
+        resumes=True,
+        wanted=refines,
     ),
     "index": Step(
         lambda w: w.index,
@@ -221,7 +261,13 @@ def run_step(run: Run, verb: str, overwrite: bool = False) -> None:
     refused.
     """
     step = STEPS[verb]
+    if not run.has(verb):
+        given, fix = "a config without this step", f"set --{verb}.duration to have it"
+        raise bad_input(verb, given, "one that has it", fix)
     folder, inputs = step.folder(run.workdir), step.inputs(run)
+    if mesh_lib.first_process():
+        take_over(folder, inputs, run.workdir, run.reuse)
+    mesh_lib.barrier(f"{verb} may be there")
     done = is_done(folder, inputs)
     mesh_lib.barrier(f"{verb} starts")
     if done:
@@ -231,14 +277,22 @@ def run_step(run: Run, verb: str, overwrite: bool = False) -> None:
         clear(folder)  # the other steps replace their folder when they have made the new one
     mesh_lib.barrier(f"{verb} may write")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     step.make(run, inputs)
     mesh_lib.barrier(f"{verb} has written")
     if mesh_lib.first_process():
-        mark_done(folder, inputs, step.output(run))
+        mark_done(folder, inputs, step.output(run), time.monotonic() - started)
     mesh_lib.barrier(f"{verb} is done")
 
 
+def run_verb(run: Run, verb: str, overwrite: bool = False) -> None:
+    """A step, or the steps of stage 1's rounds up to it."""
+    for step, at_its_round in steps_of(run, verb):
+        run_step(at_its_round, step, overwrite)
+
+
 def run_all(run: Run, overwrite: bool = False) -> None:
-    """All steps in order."""
-    for verb in STEPS:
-        run_step(run, verb, overwrite)
+    """All steps that the config has, in order."""
+    for verb in filter(run.has, STEPS):
+        if verb != "mine":  # comes with the rounds of training
+            run_verb(run, verb, overwrite)

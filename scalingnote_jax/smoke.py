@@ -36,13 +36,22 @@ def shrunk(config: Config) -> Config:
             batch_size=BATCH,
             encode_chunks=min(train.encode_chunks, 2),
             accumulate=min(train.accumulate, 2),
+            mixture_weights=(),
+            single_collection_batches=False,
         ),
+        mine=replace(config.mine, min_found=0.0),  # towers of 20 steps rank as they please
         distill=replace(
             distill,
-            student=replace(_tower(distill.student), num_layers=1),
-            duration=STEPS,
+            student=_student(distill.student),
+            duration=distill.duration and STEPS,
             batch_size=BATCH,
             accumulate=min(distill.accumulate, 2),
+        ),
+        refine=replace(
+            config.refine,
+            duration=config.refine.duration and STEPS,
+            batch_size=BATCH,
+            accumulate=min(config.refine.accumulate, 2),
         ),
         eval=replace(config.eval, latency_queries=10),
         mesh=MeshConfig(),
@@ -56,11 +65,16 @@ def _tower(cfg: TowerConfig) -> TowerConfig:
         weights="random",
         shape=_shape(cfg.shape or DecoderShape()),
         tokenizer="bytes",
-        num_layers=0,
+        num_layers=min(cfg.num_layers, 0),  # all of a small shape, or none as before
         projection=32,
         text=replace(cfg.text, max_tokens=tokens, buckets=(tokens,)),
         dtype="float32",  # CPUs are slow in the other
     )
+
+
+def _student(cfg: TowerConfig) -> TowerConfig:
+    small = _tower(cfg)
+    return replace(small, num_layers=small.num_layers or 1)
 
 
 def _shape(

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -20,11 +21,14 @@ DONE = "done.json"
 class Workdir:
     """Paths below `--workdir`.
 
+    Args:
+        student: another workdir, or a student's folder, whose student is used instead of its own.
+
     Raises:
         UserError: a URL, which would be taken for a folder of that name.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, student: str | Path | None = None):
         if "://" in str(root):
             raise bad_input(
                 "--workdir", str(root), "a folder", "mount the bucket and give the folder's path"
@@ -32,15 +36,39 @@ class Workdir:
         self.root = Path(root)
         self.data = self.root / "data"
         self.tokens = self.root / "data" / "tokens"
+        self.vectors = self.root / "embeddings"
         self.teacher = self.root / "teacher"
-        self.student = self.root / "student"
+        self.negatives = self.root / "negatives"
+        self.student = _student_in(Path(root if student is None else student))
+        self.refined = self.student / "refined"  # of stage 3; goes when the student goes
         self.index = self.root / "index"
         self.eval = self.root / "eval"
         self.report = self.root / "report.html"
 
     def embeddings(self, tower: str, side: str) -> Path:
         """The vectors of a side ("query", "doc") by a tower ("teacher", "student", …)."""
-        return self.root / "embeddings" / f"{tower}-{side}"
+        return self.vectors / f"{tower}-{side}"
+
+    def at_round(self, number: int) -> Workdir:
+        """The same data, with the negatives, the teacher and its vectors of an earlier round of
+        stage 1.
+        """
+        other, folder = copy.copy(self), self.root / "rounds" / str(number)
+        other.negatives, other.teacher = folder / "negatives", folder / "teacher"
+        other.vectors = folder / "embeddings"
+        return other
+
+    def with_collection(self, name: str) -> Workdir:
+        """The same towers, with the data, tokens and vectors of another collection."""
+        other, folder = copy.copy(self), self.root / "collections" / name
+        other.data, other.tokens = folder / "data", folder / "data" / "tokens"
+        other.vectors = folder / "embeddings"
+        return other
+
+
+def _student_in(place: Path) -> Path:
+    """The student's folder of a workdir; or the place itself, if it is one."""
+    return place if (place / DONE).is_file() else place / "student"
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
@@ -61,10 +89,16 @@ def is_done(folder: Path, inputs: str) -> bool:
     return done is not None and done["inputs"] == inputs
 
 
-def mark_done(folder: Path, inputs: str, output: str) -> None:
-    """Marks a step as finished. `output` is the content hash that later steps depend on."""
+def mark_done(folder: Path, inputs: str, output: str, secs: float = 0.0) -> None:
+    """Marks a step as finished.
+
+    Args:
+        output: the content hash that later steps depend on.
+        secs: what it took.
+    """
+    done = {"inputs": inputs, "output": output, "secs": round(secs, 1)}
     partial = folder / (DONE + ".partial")
-    partial.write_text(json.dumps({"inputs": inputs, "output": output}, indent=1) + "\n")
+    partial.write_text(json.dumps(done, indent=1) + "\n")
     partial.replace(folder / DONE)
 
 

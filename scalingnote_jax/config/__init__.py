@@ -34,8 +34,11 @@ from scalingnote_jax.config.training import (
     DataConfig,
     DistillConfig,
     MeshConfig,
+    MineConfig,
+    NegativeSource,
     OptimConfig,
     QuerySource,
+    RefineConfig,
     TrainConfig,
 )
 
@@ -51,9 +54,12 @@ __all__ = [
     "IndexConfig",
     "LoraConfig",
     "MeshConfig",
+    "MineConfig",
     "ModernBertShape",
+    "NegativeSource",
     "OptimConfig",
     "QuerySource",
+    "RefineConfig",
     "RopeScaling",
     "System",
     "TextConfig",
@@ -73,7 +79,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TowersConfig = field(default_factory=TowersConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    mine: MineConfig = field(default_factory=MineConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

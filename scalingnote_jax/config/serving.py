@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-System = Literal["bm25", "untrained", "teacher", "student", "student_int8"]
+System = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class EvalConfig:
     """The offline evaluation."""
 
     split: Literal["train", "dev", "test"] = "test"
-    # "student_int8": the student with linear weights in int8, on the same index
+    # "student_int8": the student with linear weights in int8, on the same index. With stage 3,
+    # "refined" stands beside "student", and in int8 is what is shipped, the refined one
     systems: tuple[System, ...] = ("bm25", "untrained", "teacher", "student")
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
@@ -67,5 +68,8 @@ class EvalConfig:
     robustness: tuple[str, ...] = ()
     robustness_strengths: tuple[float, ...] = (0.1, 0.3, 0.5)  # of 1, beside the undisturbed point
     robustness_documents: str = ""  # BEIR folder whose documents "foreign_documents" mixes in
+    # Further collections that the towers are tested on as they are (docs/evaluation.md): folders in
+    # BEIR layout, each a path or NAME=path
+    collections: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()  # TREC run files of other systems over this corpus: a row each
     exact: ExactConfig = field(default_factory=ExactConfig)

@@ -115,7 +115,9 @@ class TowerConfig:
     # then it must be theirs: a job can be planned where they are not.
     shape: DecoderShape | BertShape | ModernBertShape | None = None
     tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
-    num_layers: int = 0  # only the first so many layers; 0 keeps all
+    # Only the first so many layers; 0 keeps all; -1 none: a look-up of token vectors, whose mean
+    # goes to the projection (models/lookup.py)
+    num_layers: int = 0
     # "marker": the state before the token at which data/prompts.MARKER begins in the prompt
     pooling: Literal["last", "mean", "cls", "marker"] = "mean"
     # A decoder whose tokens see later ones too (LLM2Vec, NV-Embed, EmbeddingGemma); must be set for

@@ -27,6 +27,14 @@ class Draw(enum.IntEnum):
     WINDOW = 2
     POSITIVE = 3
     NEGATIVE = 4
+    MINED = 5  # which of a query's window are kept as its hard negatives
+    HARD = 6  # which of those stand beside it in an epoch
+    MIXTURE = 7  # which texts of a source an epoch of distillation has
+    NOISE = 8
+    PROBE = 9  # which texts the student is watched on
+    SAMPLE = 10  # which documents the queries of a step share
+    MEMBER = 11  # which queries of a collection an epoch of a mixture has
+    BATCH = 12  # in which order batches of single collections come
 
 
 def keyed(*parts: int | np.ndarray) -> np.ndarray:

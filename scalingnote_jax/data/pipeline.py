@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from scalingnote_jax.data.collection import Collection
+from scalingnote_jax.data.members import Mixing
+from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
 from scalingnote_jax.data.packing import fill, pack
 from scalingnote_jax.data.relevance import Relevance
@@ -48,7 +50,8 @@ class PairSampler:
     """Batches of queries, each with a relevant document and G - 1 others.
 
     One example for each query of the split with a relevant document; every epoch draws one of its
-    relevant documents, and the others from the documents that are not known to be relevant.
+    relevant documents, and the others from its hard negatives if there are any, then from the
+    documents that are not known to be relevant.
 
     Attributes:
         steps_per_epoch: full batches; what is left over is dropped, another part each epoch.
@@ -71,6 +74,8 @@ class PairSampler:
         process_count: int = 1,
         pack_rows_by: int = 0,
         own_rows: Callable[[int], np.ndarray] | None = None,
+        mined: Negatives | None = None,
+        mixing: Mixing | None = None,
     ):
         """
         Args:
@@ -78,6 +83,8 @@ class PairSampler:
                 each process as this divides; 0 pads each document instead.
             own_rows: of so many packed rows of all processes, those that are to be this process's,
                 ascending; None: one run, in the order of the processes.
+            mined: hard negatives of the split's examples in this collection.
+            mixing: how batches are mixed of several collections; None: there is one.
 
         Raises:
             UserError: fewer examples than one batch, a batch that the processes cannot share, or
@@ -88,13 +95,21 @@ class PairSampler:
         self._query_tokens, self._doc_tokens = query_tokens, doc_tokens
         self._query_buckets, self._doc_buckets = tuple(query_buckets), tuple(doc_buckets)
         self._query_groups, self._doc_groups = collection.query_groups, collection.doc_groups
-        self._relevance = Relevance(collection, split)
+        self._relevance = Relevance(collection, split, mixing.members if mixing else None)
         self._batch_size, self._window, self._seed = batch_size, bucket_window, seed
-        self._negatives = negatives_per_query
+        self._negatives, self._mined = negatives_per_query, None
+        if mined is not None:
+            same = np.array_equal(mined.query_rows, self._relevance.query_rows)
+            assert same, "hard negatives of other queries"
+            self._mined = mined.doc_rows
         self.num_examples = len(self._relevance)
         check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
         self.steps_per_epoch = self.num_examples // batch_size
         self._relevance.check_negatives(negatives_per_query)
+        self._mixing = mixing
+        if mixing:
+            self._of_example = mixing.members.of_query[self._relevance.query_rows]
+            mixing.check(self._of_example, batch_size)
         self._process = process_index
         self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
         self._pack_rows_by, self._own_rows = pack_rows_by, own_rows
@@ -176,7 +191,7 @@ class PairSampler:
         return examples, plan.docs[examples]
 
     def _plan(self, epoch: int) -> _PairPlan:
-        docs = self._relevance.draw(self._seed, epoch, self._negatives)
+        docs = self._relevance.draw(self._seed, epoch, self._negatives, self._mined)
         queries = self._relevance.query_rows
         sizes = np.searchsorted(self._query_buckets, self._query_tokens.lengths[queries])
         if not self._pack_rows_by:  # packing is best among documents of all lengths
@@ -184,16 +199,19 @@ class PairSampler:
             longest = self._doc_tokens.lengths[docs].max(axis=1)
             doc_sizes = np.searchsorted(self._doc_buckets, longest)
             sizes = doc_sizes * (len(self._query_buckets) + 1) + sizes
-        order = epoch_order(sizes, self._batch_size, self._window, self._seed, epoch)
-        return _PairPlan(order, docs)
+        by = (sizes, self._batch_size, self._window, self._seed, epoch)
+        if self._mixing is None:
+            return _PairPlan(epoch_order(*by), docs)
+        return _PairPlan(self._mixing.order(self._of_example, *by), docs)
 
 
 class TextSampler:
-    """Batches of single texts, for distillation: every row of a table once in an epoch.
+    """Batches of single texts, for distillation: every row of a table once in an epoch, or those
+    rows that the epoch is to have.
 
     Attributes:
         steps_per_epoch: full batches; what is left over is dropped, another part each epoch.
-        num_examples: rows of the table.
+        num_examples: rows of the table, and of an epoch.
     """
 
     def __init__(
@@ -205,8 +223,12 @@ class TextSampler:
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
+        epoch_rows: Callable[[int], np.ndarray] | None = None,
     ):
         """
+        Args:
+            epoch_rows: epoch → int64 [num_examples], its rows of the table, in any order.
+
         Raises:
             UserError: fewer texts than one batch, or a batch that the processes cannot share.
         """
@@ -216,9 +238,12 @@ class TextSampler:
         self.steps_per_epoch = self.num_examples // batch_size
         self._slice = _slice_of(batch_size, process_index, process_count)
         sizes = np.searchsorted(self._buckets, tokens.lengths)
-        self._plans = EpochPlans(
-            lambda epoch: epoch_order(sizes, batch_size, bucket_window, seed, epoch)
-        )
+
+        def plan(epoch: int) -> np.ndarray:
+            rows = epoch_rows(epoch) if epoch_rows else np.arange(len(tokens))
+            return rows[epoch_order(sizes[rows], batch_size, bucket_window, seed, epoch)]
+
+        self._plans = EpochPlans(plan)
 
     def rows(self, step: int) -> np.ndarray:
         """The global choice: int64 [B], rows of the table."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from scalingnote_jax.data.collection import Collection
-from scalingnote_jax.data.order import Draw, draw
+from scalingnote_jax.data.members import Members
+from scalingnote_jax.data.order import Draw, draw, keyed
 from scalingnote_jax.errors import bad_input
 
 _TRIES = 16  # draws before a negative is taken from an explicit list of what is left
@@ -19,11 +20,14 @@ _TRIES = 16  # draws before a negative is taken from an explicit list of what is
 class Relevance:
     """The judgements of a split, for the queries that have a relevant document: the examples.
 
+    In a mixture of collections a query's random and mined negatives are of its own collection.
+
     Attributes:
         query_rows: int32 [examples], rows of the collection, in its order.
+        width: of the query with the most, its known positives, counted as different texts.
     """
 
-    def __init__(self, collection: Collection, split: str):
+    def __init__(self, collection: Collection, split: str, members: Members | None = None):
         qrels = collection.qrels(split)
         row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
         positives = {
@@ -38,6 +42,10 @@ class Relevance:
         self._starts = np.cumsum(self._counts) - self._counts
         self._docs = np.array([d for docs in positives.values() for d in docs], np.int32)
         self._set_known(collection.query_groups[self.query_rows])
+        starts, of_query = np.array([0, len(self._doc_groups)]), np.zeros(len(self), np.int64)
+        if members is not None:
+            starts, of_query = members.doc_starts, members.of_query[self.query_rows]
+        self._first, self._end = starts[of_query], starts[of_query + 1]
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -52,44 +60,78 @@ class Relevance:
         known_owner = self._known_keys // self._num_groups
         self._known_counts = np.bincount(known_owner, minlength=self._group.max(initial=-1) + 1)
         self._known_starts = np.cumsum(self._known_counts) - self._known_counts
-        self._width = int(self._known_counts.max(initial=1))
+        self.width = int(self._known_counts.max(initial=1))
 
     def known_groups(self, examples: np.ndarray) -> np.ndarray:
         """int32 [b, P]: the groups of all documents known to be relevant, padded with -1."""
         owners = self._group[examples]
-        places = np.arange(self._width)
+        places = np.arange(self.width)
         real = places < self._known_counts[owners][:, None]
         keys = self._known_keys[np.where(real, self._known_starts[owners][:, None] + places, 0)]
         return np.where(real, keys % self._num_groups, -1).astype(np.int32)
 
-    def check_negatives(self, count: int) -> None:
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [pairs] examples and int32 [pairs] rows of their own relevant documents."""
+        return np.repeat(np.arange(len(self)), self._counts), self._docs
+
+    def groups(self, docs: np.ndarray) -> np.ndarray:
+        """The groups of equal texts of documents, which are rows in any shape."""
+        return self._doc_groups[docs]
+
+    def is_known(self, examples: np.ndarray, docs: np.ndarray) -> np.ndarray:
+        """bool [b, ...]: which documents [b, ...] have a text known to be relevant to their example
+        [b], or to one of the same query text.
         """
+        owners = self._group[examples].astype(np.int64).reshape(-1, *[1] * (docs.ndim - 1))
+        keys = owners * self._num_groups + self._doc_groups[docs]
+        places = np.minimum(np.searchsorted(self._known_keys, keys), len(self._known_keys) - 1)
+        return self._known_keys[places] == keys
+
+    def is_own(self, examples: np.ndarray, docs: np.ndarray) -> np.ndarray:
+        """bool [b, k]: which documents [b, k] are of the collection of their example [b]."""
+        return (docs >= self._first[examples, None]) & (docs < self._end[examples, None])
+
+    def check_negatives(self, count: int, section: str = "train") -> None:
+        """
+        Args:
+            section: of the config, that the number is from.
+
         Raises:
             UserError: some query has fewer than `count` different texts that are not relevant.
         """
-        left = len(np.unique(self._doc_groups)) - self._width
+        spans = set(zip(self._first.tolist(), self._end.tolist(), strict=True))
+        least = min((len(np.unique(self._doc_groups[a:b])) for a, b in spans), default=0)
+        left = least - self.width
         if not 0 <= count <= left:
             raise bad_input(
-                "--train.negatives_per_query",
+                f"--{section}.negatives_per_query",
                 f"{count}",
                 f"from 0 to {left}, the different documents not relevant to some query",
                 "lower it",
             )
 
-    def draw(self, seed: int, epoch: int, negatives: int) -> np.ndarray:
+    def draw(
+        self, seed: int, epoch: int, negatives: int, mined: np.ndarray | None = None
+    ) -> np.ndarray:
         """int32 [examples, 1 + negatives]: a relevant document's row, then others' rows.
 
-        The others are of different groups, none of them known to be relevant to the query.
+        The others are of different groups, none of them known to be relevant to the query: first of
+        `mined` [examples, M], hard negatives padded with -1, as many as there are, and random
+        documents where those are too few.
         """
         rows = self.query_rows
         places = self._starts + draw(self._counts, seed, epoch, Draw.POSITIVE, rows)
-        docs = np.empty((len(rows), 1 + negatives), np.int32)
+        docs = np.full((len(rows), 1 + negatives), -1, np.int32)
         docs[:, 0] = self._docs[places]
+        if mined is not None:
+            hard = _shuffled(mined, seed, epoch, rows)[:, :negatives]
+            docs[:, 1 : 1 + hard.shape[1]] = hard
         for column in range(1, 1 + negatives):
-            open_examples = np.arange(len(rows))
+            open_examples = np.flatnonzero(docs[:, column] < 0)
             for attempt in range(_TRIES):
                 key = (seed, epoch, Draw.NEGATIVE, column, attempt, rows[open_examples])
-                found = draw(len(self._doc_groups), *key)
+                first = self._first[open_examples]
+                found = first + draw(self._end[open_examples] - first, *key)
                 docs[open_examples, column] = found
                 open_examples = open_examples[self._refused(open_examples, docs, column)]
             for example in open_examples:
@@ -99,9 +141,7 @@ class Relevance:
     def _refused(self, examples: np.ndarray, docs: np.ndarray, column: int) -> np.ndarray:
         """bool: whether the draws of `column` are relevant, or repeat an earlier one."""
         groups = self._doc_groups[docs[examples, : column + 1]]
-        keys = self._group[examples].astype(np.int64) * self._num_groups + groups[:, column]
-        places = np.minimum(np.searchsorted(self._known_keys, keys), len(self._known_keys) - 1)
-        relevant = self._known_keys[places] == keys
+        relevant = self.is_known(examples, docs[examples, column])
         return relevant | (groups[:, 1:column] == groups[:, column, None]).any(axis=1)
 
     def _from_rest(
@@ -110,6 +150,16 @@ class Relevance:
         """One draw from the list of all that may still be drawn: for queries with few negatives."""
         drawn = self._doc_groups[docs[example, 1:column]]
         taken = [self.known_groups(np.array([example]))[0], drawn]
-        rest = np.flatnonzero(~np.isin(self._doc_groups, np.concatenate(taken)))
+        own = slice(self._first[example], self._end[example])
+        rest = self._first[example] + np.flatnonzero(
+            ~np.isin(self._doc_groups[own], np.concatenate(taken))
+        )
         key = (seed, epoch, Draw.NEGATIVE, column, _TRIES, self.query_rows[example])
         return rest[draw(len(rest), *key)]
+
+
+def _shuffled(mined: np.ndarray, seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
+    """Each query's hard negatives [examples, M] in an order of this epoch, the padding behind."""
+    keys = keyed(seed, epoch, Draw.HARD, rows[:, None], np.arange(mined.shape[1]))
+    order = np.argsort(np.where(mined < 0, np.iinfo(np.uint64).max, keys), axis=1)
+    return np.take_along_axis(mined, order, axis=1)

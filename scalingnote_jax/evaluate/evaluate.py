@@ -16,12 +16,15 @@ from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, EvalConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.evaluate.collections import cross_domain, lines, matrix
 from scalingnote_jax.evaluate.judged import Judged
 from scalingnote_jax.evaluate.metrics import cutoff_of
 from scalingnote_jax.evaluate.robustness import robustness
 from scalingnote_jax.evaluate.rows import system_rows
 from scalingnote_jax.evaluate.runs import run_rows
 from scalingnote_jax.evaluate.write import write
+from scalingnote_jax.retrieval.encoder import Encoders
+from scalingnote_jax.retrieval.pairing import check_students
 from scalingnote_jax.workdir import Workdir
 
 
@@ -34,21 +37,26 @@ def evaluate(
     row; never the scores of all documents.
 
     Raises:
-        UserError: the metrics, the split or a run file are not as they should be. Said before
-            anything is encoded.
+        UserError: the metrics, the split, a run file or the student's teacher are not as they
+            should be. Said before anything is encoded.
     """
     qrels = collection.qrels(config.eval.split)
     queries = [q for q in collection.queries if q.id in qrels]
     _check(config.eval, len(queries))
+    check_students(config, workdir)
     others = run_rows(config.eval, collection, set(qrels))
     judged = Judged.of(qrels, [q.id for q in queries], collection.doc_ids, config.seed)
-    rows = system_rows(config, collection, workdir, mesh, queries, judged) + others
+    encoders = Encoders(config, workdir, mesh)
+    rows = system_rows(config, collection, workdir, encoders, queries, judged) + others
     more: dict[str, Any] = {}  # further fields of metrics.json
     if config.eval.robustness:
-        more["robustness"] = robustness(config, collection, workdir, mesh)
+        more["robustness"] = robustness(config, collection, workdir, encoders)
+    tested = cross_domain(config, collection, workdir, encoders, qrels, rows)
+    if tested:
+        more["collections"] = matrix(tested, config.eval.metrics, config.seed)
     if not mesh_lib.first_process():
         return {}
-    return write(config, collection, workdir, qrels, queries, rows, more)
+    return write(config, collection, workdir, qrels, queries, rows, more, lines(tested))
 
 
 def _check(cfg: EvalConfig, queries: int) -> None:

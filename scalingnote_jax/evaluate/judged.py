@@ -104,7 +104,7 @@ class Judged:
         scores = np.empty(len(self.query), np.float32)
         for start in range(0, len(scores), _PAIRS):
             part = slice(start, start + _PAIRS)
-            rows = read_rows(documents, self.doc[part])
+            rows = documents[self.doc[part]]
             scores[part] = np.einsum("pd,pd->p", queries[self.query[part]], rows)
         return scores
 
@@ -115,7 +115,7 @@ class Judged:
         [q, NEGATIVES].
         """
         assert self.negatives is not None
-        pool = read_rows(documents, self.pool)
+        pool = documents[self.pool]
         weights = np.empty(self.negatives.shape[:2], np.float64)
         first = np.empty((len(queries), NEGATIVES), np.float32)
         for start in range(0, len(queries), _QUERIES):
@@ -127,14 +127,6 @@ class Judged:
             first[part] = scores[:, 0]
             weights[part] = logsumexp(scores / temperature, axis=2)
         return weights, first
-
-
-def read_rows(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
-    """[len(rows), D] of vectors that are read by slices."""
-    out = np.empty((len(rows), vectors.shape[1]), np.float32)
-    for place, row in enumerate(rows):
-        out[place] = vectors[row : row + 1][0]
-    return out
 
 
 def aucs(scores: np.ndarray, grades: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
@@ -24,9 +23,10 @@ from scalingnote_jax.evaluate.cases import KINDS, MERGED, Case, check, make_case
 from scalingnote_jax.evaluate.metrics import evaluate_run
 from scalingnote_jax.evaluate.statistics import interval, resampled_means
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encoder import load_encoder
+from scalingnote_jax.retrieval.encoder import Encoder, Encoders
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.stages import row_name, systems
 from scalingnote_jax.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
@@ -41,9 +41,12 @@ class Point:
 
 
 def robustness(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh
+    config: Config, collection: Collection, workdir: Workdir, encoders: Encoders
 ) -> list[dict[str, Any]]:
     """The curves of all systems but the untrained one, by the first of the config's metrics.
+
+    Args:
+        encoders: of the evaluation: what its rows loaded is not loaded again.
 
     Returns:
         Of each point {"kind", "strength", "system", "metric", "value", "interval": [low, high]}
@@ -55,25 +58,25 @@ def robustness(
     if not cfg.robustness:
         return []
     cases = make_cases(config, collection)
-    systems = [system for system in cfg.systems if system != "untrained"]
+    names = {s: row_name(config, s) for s in systems(config) if s != "untrained"}
     points: list[Point] = []
-    total = len(systems) * sum(len(case.queries) for case in cases)
+    total = len(names) * sum(len(case.queries) for case in cases)
     with progress("robustness", total=total, unit="queries") as bar:
-        joined = _encode_added(config, workdir, mesh, cases)
-        for system in systems:
+        joined = _encode_added(encoders, cases) if set(names) - {"bm25"} else {}
+        for system, name in names.items():
             if system == "bm25":
                 runs = _lexical(collection, cases) if mesh_lib.first_process() else []
             else:
-                runs = _dense(config, workdir, mesh, system, cases, joined)
+                runs = _dense(config, workdir, encoders.get(system, "query"), cases, joined)
             if mesh_lib.first_process():
                 for case, run in zip(cases, runs, strict=True):
-                    points += score_points(case, run, system, cfg.metrics[0])
-            bar.advance(total // len(systems))
+                    points += score_points(case, run, name, cfg.metrics[0])
+            bar.advance(total // len(names))
     set_intervals(points, config.seed)
-    kinds = [*KINDS, MERGED]
+    kinds, order = [*KINDS, MERGED], list(names.values())
     return sorted(
         (point.row for point in points),
-        key=lambda r: (kinds.index(r["kind"]), systems.index(r["system"]), r["strength"]),
+        key=lambda r: (kinds.index(r["kind"]), order.index(r["system"]), r["strength"]),
     )
 
 
@@ -92,14 +95,12 @@ def _lexical(collection: Collection, cases: list[Case]) -> list[Run]:
     return runs
 
 
-def _encode_added(
-    config: Config, workdir: Workdir, mesh: Mesh, cases: list[Case]
-) -> dict[str, np.ndarray]:
+def _encode_added(encoders: Encoders, cases: list[Case]) -> dict[str, np.ndarray]:
     """Id of an added document → [D], by the teacher's document tower; each is encoded once."""
     documents = {doc.id: doc for case in cases for doc in case.added}
-    if not documents or set(config.eval.systems) <= {"bm25", "untrained"}:
+    if not documents:
         return {}
-    encoder = load_encoder(config, workdir, "teacher", "doc", mesh)
+    encoder = encoders.get("teacher", "doc")
     vectors = encoder.encode([(doc.title, doc.text) for doc in documents.values()])
     return dict(zip(documents, encoder.unit(vectors), strict=True))
 
@@ -107,19 +108,17 @@ def _encode_added(
 def _dense(
     config: Config,
     workdir: Workdir,
-    mesh: Mesh,
-    system: str,
+    encoder: Encoder,
     cases: list[Case],
     joined: dict[str, np.ndarray],
 ) -> list[Run]:
     """All queries are encoded in one go, and all without added documents searched in one."""
-    encoder = load_encoder(config, workdir, system, "query", mesh)
     store = VectorStore.open(workdir.embeddings("teacher", "doc"))
     texts = [q.text for case in cases for q in case.queries]
     vectors = encoder.unit(encoder.encode(texts))
     owner = np.repeat(np.arange(len(cases)), [len(case.queries) for case in cases])
     plain = np.isin(owner, [i for i, case in enumerate(cases) if not case.added])
-    cfg, own = config.eval.exact, store.on_disk()
+    cfg, mesh, own = config.eval.exact, encoder.mesh, store.on_disk()
     best = exact_search(vectors[plain], own, cases[0].k, cfg, mesh)
     runs = []
     for i, case in enumerate(cases):

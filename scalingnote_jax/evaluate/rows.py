@@ -17,14 +17,17 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import Config, ExactConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Query
+from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.evaluate.judged import Judged
+from scalingnote_jax.models.lookup import NO_LAYERS
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.encoder import STUDENTS, Encoder, load_encoder
+from scalingnote_jax.retrieval.encoder import STUDENTS, Encoder, Encoders
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import RowsOnDisk, VectorStore
+from scalingnote_jax.stages import row_name, systems
 from scalingnote_jax.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
@@ -59,24 +62,25 @@ def system_rows(
     config: Config,
     collection: Collection,
     workdir: Workdir,
-    mesh: Mesh,
+    encoders: Encoders,
     queries: list[Query],
     judged: Judged,
 ) -> list[Row]:
     """The rows of the config's systems. Every process takes part and gets the same."""
     depth = min(config.eval.depth, len(collection.doc_ids))
     rows: list[Row] = []
-    for system in config.eval.systems:
+    for system in systems(config):
         if system == "bm25":
-            rows.append(_lexical(collection, queries, depth, config.eval.latency_queries))
+            rows.append(_lexical(config, collection, queries, depth))
         else:
-            rows += _dense(config, collection, workdir, mesh, system, queries, depth, judged)
+            rows += _dense(config, collection, workdir, encoders, system, queries, depth, judged)
     return rows
 
 
-def _lexical(collection: Collection, queries: list[Query], depth: int, timed: int) -> Row:
+def _lexical(config: Config, collection: Collection, queries: list[Query], depth: int) -> Row:
+    texts, asked = bare(config.data, collection.documents), list(bare(config.data, queries))
     with progress("bm25", total=len(queries), unit="queries") as bar:
-        run, seconds = bm25_run(collection.documents, queries, depth, timed)
+        run, seconds = bm25_run(texts, asked, depth, config.eval.latency_queries)
         bar.advance(len(queries))
     return Row("bm25", "lexical", run, _latency(seconds))
 
@@ -85,7 +89,7 @@ def _dense(
     config: Config,
     collection: Collection,
     workdir: Workdir,
-    mesh: Mesh,
+    encoders: Encoders,
     system: str,
     queries: list[Query],
     depth: int,
@@ -94,23 +98,25 @@ def _dense(
     """The rows of one query tower: exact search and, where there is an index of its document
     vectors, ScaNN.
     """
-    encoder = load_encoder(config, workdir, system, "query", mesh)
+    encoder, mesh = encoders.get(system, "query"), encoders.mesh
     document_tower = "untrained" if system == "untrained" else "teacher"
-    store = side_vectors(config, collection, workdir, document_tower, "doc", mesh)
+    documents_by = encoders.get(document_tower, "doc")
+    store = side_vectors(config, collection, workdir, document_tower, "doc", mesh, documents_by)
     with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
         vectors = encoder.unit(encoder.encode([q.text for q in queries]))
         cfg, documents = config.eval.exact, store.on_disk()
         scores, found = exact_search(vectors, documents, depth, cfg, mesh)
         facts = {
-            "query_tower": _tower_name(config, system),
-            "doc_tower": _tower_name(config, document_tower),
+            "query_tower": _tower_name(config, system, "query"),
+            "doc_tower": _tower_name(config, document_tower, "doc"),
             "params_non_embedding": encoder.tower.num_params(non_embedding=True),
         }
         figures = judged.figures(vectors, documents, config.train.temperature)
         facts |= {"judged": figures.values}
         near = _nearness(cfg, vectors, documents, depth, mesh, system)
-        exact = _as_run(queries, store, scores, found)
-        rows = [Row(system, "exact", exact, facts | near, figures.histogram)]
+        exact = as_run(queries, store, scores, found)
+        name = row_name(config, system)
+        rows = [Row(name, "exact", exact, facts | near, figures.histogram)]
         if system != "untrained":
             index = ScannIndex.open(workdir.index, store.fingerprint)
             ann_scores, ann_found = index.search(vectors, depth)
@@ -118,8 +124,8 @@ def _dense(
             timing = _latency(
                 _time_queries(encoder, index, queries[: config.eval.latency_queries], depth)
             )
-            ann = _as_run(queries, store, ann_scores, ann_found)
-            rows.append(Row(system, "scann", ann, facts | agreement | timing, figures.histogram))
+            ann = as_run(queries, store, ann_scores, ann_found)
+            rows.append(Row(name, "scann", ann, facts | agreement | timing, figures.histogram))
         bar.advance(len(queries))
     return rows
 
@@ -144,14 +150,17 @@ def _nearness(
     return {f"exact_overlap@{depth}": near.overlap}
 
 
-def _tower_name(config: Config, system: str) -> str:
-    cfg = config.distill.student if system in STUDENTS else config.teacher.query
-    layers = f", {cfg.num_layers} layers" if cfg.num_layers else ""
+def _tower_name(config: Config, system: str, side: str) -> str:
+    of_teacher = config.teacher.query if side == "query" else config.teacher.doc
+    cfg = config.distill.student if system in STUDENTS else of_teacher
+    layers = f", {cfg.num_layers} layer{'s' * (cfg.num_layers > 1)}" if cfg.num_layers else ""
+    layers = ", no layers" if cfg.num_layers == NO_LAYERS else layers
     kind = {"untrained": " (untrained)", "student_int8": " (int8)"}.get(system, "")
     return f"{cfg.weights.removeprefix('pip:')}{layers}{kind}"
 
 
-def _as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: np.ndarray) -> Run:
+def as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: np.ndarray) -> Run:
+    """What a search of the store found, scores and rows [q, k], by ids."""
     return {
         query.id: [(store.ids[r], float(s)) for r, s in zip(found, best, strict=True) if r >= 0]
         for query, found, best in zip(queries, rows, scores, strict=True)

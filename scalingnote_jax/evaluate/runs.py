@@ -18,7 +18,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.rows import Row
 from scalingnote_jax.fingerprint import file_hash
 
-SYSTEMS = ("bm25", "untrained", "teacher", "student", "student_int8")
+SYSTEMS = ("bm25", "untrained", "teacher", "student", "student_int8", "refined")
 
 Ranked = dict[str, list[tuple[int, float, str]]]
 """Query id → (rank, score, document id) in the order of the file."""

@@ -1,5 +1,6 @@
 """What the evaluation leaves: `eval/metrics.json`, `eval/per_query.jsonl`, a TREC run for each row,
-the judgements that were used as `eval/qrels.txt`, and `report.html`.
+the judgements that were used as `eval/qrels.txt`, what was reached on further collections as
+`eval/collections.jsonl`, and `report.html`.
 
 All of it appears at once or not at all. Computes no metric itself.
 """
@@ -7,6 +8,7 @@ All of it appears at once or not at all. Computes no metric itself.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import to_json
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Qrels, Query
+from scalingnote_jax.data.sources.mixture import members
 from scalingnote_jax.evaluate import statistics
+from scalingnote_jax.evaluate.costs import costs
 from scalingnote_jax.evaluate.examples import Texts, spread_examples, worst_queries
 from scalingnote_jax.evaluate.metrics import evaluate_run, write_qrels, write_trec
 from scalingnote_jax.evaluate.report import write_report
@@ -38,11 +42,13 @@ def write(
     queries: list[Query],
     rows: list[Row],
     more: dict[str, Any],
+    elsewhere: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Scores the rows and writes everything; returns what `metrics.json` holds.
 
     Args:
         more: further fields of `metrics.json`.
+        elsewhere: the lines of `collections.jsonl`; written if `more` has "collections".
     """
     folder = partial_folder(workdir.eval)
     scored = [evaluate_run(qrels, row.run, config.eval.metrics) for row in rows]
@@ -51,18 +57,24 @@ def write(
     for row in rows:
         name = f"{row.system}-{row.search}"
         write_trec(folder / f"{name}.trec", row.run, name)
-    _write_per_query(folder / "per_query.jsonl", rows, singles)
+    _write_lines(folder / "per_query.jsonl", _per_query(rows, singles))
+    if "collections" in more:
+        _write_lines(folder / "collections.jsonl", elsewhere)
     out = [
         _metrics_row(row, means, len(single))
         for row, (means, single) in zip(rows, scored, strict=True)
     ]
+    spent = costs(config, workdir, len(collection.doc_ids))
+    for line in out:
+        line |= {"cost": spent[line["system"]]} if line["system"] in spent else {}
     texts = Texts(collection)
     optional = _statistics(out, rows, singles, config) | {
         "index": _index(workdir),
         "scores": {row.system: row.scores for row in rows if row.scores is not None},
         "worst": _worst(texts, qrels, queries, rows, singles, out, config.eval.metrics[0]),
     }
-    metrics = {"dataset": _dataset_name(config), "rows": out, "retention": retention(out)}
+    metrics: dict[str, Any] = {"dataset": dataset_name(config), "rows": out}
+    metrics |= {"fingerprint": collection.fingerprint, "retention": retention(out)}
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = spread_examples(texts, qrels, queries, rows)
@@ -72,12 +84,16 @@ def write(
     return metrics
 
 
-def _write_per_query(path: Path, rows: list[Row], singles: list[PerQuery]) -> None:
+def _per_query(rows: list[Row], singles: list[PerQuery]) -> Iterator[dict[str, Any]]:
+    for row, single in zip(rows, singles, strict=True):
+        for qid, values in single.items():
+            yield {"system": row.system, "search": row.search, "query": qid, **values}
+
+
+def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     with path.open("w") as file:
-        for row, single in zip(rows, singles, strict=True):
-            for qid, values in single.items():
-                line = {"system": row.system, "search": row.search, "query": qid, **values}
-                file.write(json.dumps(line) + "\n")
+        for line in lines:
+            file.write(json.dumps(line) + "\n")
 
 
 def _statistics(
@@ -123,7 +139,7 @@ def _worst(
 
 
 def _stages(workdir: Workdir) -> dict[str, Path]:
-    return {"train": workdir.teacher, "distill": workdir.student}
+    return {"train": workdir.teacher, "distill": workdir.student, "refine": workdir.refined}
 
 
 def _metrics_row(row: Row, means: dict[str, float], queries: int) -> dict[str, Any]:
@@ -166,9 +182,10 @@ def _index(workdir: Workdir) -> dict[str, Any]:
     return index_facts(workdir.index)
 
 
-def _dataset_name(config: Config) -> str:
+def dataset_name(config: Config) -> str:
+    """What the run's own data are called."""
+    if config.data.mixture:
+        return "+".join(members(config.data))
     return (
-        config.data.path.rstrip("/").rsplit("/", 1)[-1]
-        if config.data.source == "beir"
-        else config.data.source
+        config.data.path.rstrip("/").rsplit("/", 1)[-1] if config.data.path else config.data.source
     )

@@ -14,6 +14,7 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import field_values
 from scalingnote_jax.export.snippets import snippet
 from scalingnote_jax.export.source import Source
+from scalingnote_jax.stages import distills
 
 _LIBRARY = {
     "sentence-transformers": "sentence-transformers",
@@ -95,7 +96,8 @@ def _contract(kind: str, sources: list[Source], config: Config) -> str:
             "Tokens see later ones too, which `transformers` reads from config.json; version 4 "
             "does not for every model type, and gives other vectors then: use 5.24 or later."
         )
-    if lengths := config.distill.matryoshka or config.train.matryoshka:
+    lengths = config.distill.matryoshka if distills(config) else ()
+    if lengths := lengths or config.train.matryoshka:
         notes.append(
             f"Trained so that the first {', '.join(map(str, lengths))} components may be used "
             "alone, scaled to length one again."

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import scalingnote_jax
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.export.card import write_card
 from scalingnote_jax.export.hf_folder import write_hf, write_json
@@ -21,7 +20,9 @@ from scalingnote_jax.export.source import Source, host_mesh, open_tower
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.pipeline import STEPS, Run
 from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.pairing import served_config
 from scalingnote_jax.retrieval.store import partial_folder, put_in_place
+from scalingnote_jax.stages import shipped_tower
 from scalingnote_jax.tokenisation import contract
 from scalingnote_jax.workdir import Workdir, is_done
 
@@ -34,7 +35,7 @@ class Wish:
 
     Attributes:
         kind: the format.
-        tower: "student" or "teacher".
+        tower: "student" (without stage 2, what is shipped in its place) or "teacher".
         side: "query", "doc" or "both" (queries by the tower, documents by the teacher's).
         dtype: of the weights.
     """
@@ -52,7 +53,10 @@ def run(root: Path, wish: Wish, out: Path, overwrite: bool) -> None:
         UserError: the wish cannot be met; `out` is there already; no such tower yet.
     """
     _check(wish, out, overwrite)
-    config, workdir = read_workdir_config(root), Workdir(root)
+    workdir = Workdir(root)
+    config = served_config(workdir)
+    if wish.tower == "student":
+        wish = replace(wish, tower=shipped_tower(config))
     sides = {"both": [(wish.tower, "query"), ("teacher", "doc")]}
     pairs = sides.get(wish.side, [(wish.tower, wish.side)])
     sources = [open_tower(config, workdir, *pair) for pair in pairs]

@@ -49,6 +49,9 @@ def config_of(
         UserError: no model type of `transformers` computes this shape.
     """
     kind = _kind(shape)
+    if not shape.num_layers:
+        fix = "export it with --format stablehlo"
+        raise bad_input("the tower", "no layers", "a model of `transformers`", fix)
     if isinstance(shape, BertShape):
         if kind == "roberta" and pad_id != shape.unused_positions - 1:
             raise bad_input(

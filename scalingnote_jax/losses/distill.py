@@ -2,7 +2,9 @@
 + cosine similarity).
 
 Query-only: no document, no label and no negative enters. Each score error is bounded by the vector
-error, |(s(q) - t(q))·d| ≤ ‖s(q) - t(q)‖·‖d‖, so all scores are fitted at once.
+error, |(s(q) - t(q))·d| ≤ ‖s(q) - t(q)‖·‖d‖, so all scores are fitted at once. That is a bound and
+not the error, so further terms (`distill_scores.py`) may look at frozen document vectors; their
+weights are 0 unless asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,16 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.losses.distill_scores import (
+    candidate_scores,
+    margin_error,
+    metric_error,
+    rank_loss,
+    real_candidates,
+    score_kl,
+)
 from scalingnote_jax.models.towers import normalise
 
 
@@ -45,3 +57,95 @@ def distill_loss(
     squared_error = jnp.square(error).sum(-1)
     loss = w_mse * squared_error + w_cos * (1.0 - cosine)
     return loss.sum(), {"cosine": cosine.sum(), "squared_error": squared_error.sum()}
+
+
+def needs_candidates(cfg: DistillConfig) -> bool:
+    """Whether a term compares scores of single documents."""
+    return cfg.w_kl > 0 or cfg.w_margin > 0 or cfg.w_rank > 0
+
+
+def needs_documents(cfg: DistillConfig) -> bool:
+    """Whether a term looks at the frozen document vectors at all."""
+    return cfg.w_metric > 0 or needs_candidates(cfg)
+
+
+def check_weights(cfg: DistillConfig) -> None:
+    """Refuses weights that leave nothing to learn, or the opposite of it."""
+    names = ("w_mse", "w_cos", "w_metric", "w_kl", "w_margin", "w_rank")
+    weights = {name: getattr(cfg, name) for name in names}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+        raise bad_input("--distill", given, "no weight below 0, and one above", "change them")
+
+
+def stage2_loss(
+    student_raw: jax.Array,
+    teacher_raw: jax.Array,
+    *documents: jax.Array,
+    cfg: DistillConfig,
+    ids: tuple[jax.Array, jax.Array] | None = None,
+    covariance: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`distill_loss` plus the weighted terms that look at documents, summed over the B queries.
+
+    Vectors that `encode.dim` or a Matryoshka size cuts are cut on both sides to what both have, and
+    normalised anew.
+
+    Args:
+        student_raw, teacher_raw: as for `distill_loss`.
+        documents: where the config `needs_candidates`, [B, k, D], the teacher's best documents of
+            each query, and [S, D], the sampled ones.
+        cfg: the weights; `normalise`; `score_temperature`.
+        ids: of those documents, [B, k] and [S].
+        covariance: [D, D], of all documents, where `w_metric` is above 0.
+
+    Returns:
+        Loss and sums for logging; of each term that is on, "metric_error", "kl", "margin_error" or
+        "rank_loss", before its weight.
+    """
+    total, sums = distill_loss(
+        student_raw, teacher_raw, w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise
+    )
+    terms: dict[str, tuple[float, jax.Array]] = {}
+    if covariance is not None:
+        width = min(student_raw.shape[-1], len(covariance))
+        student_emb, teacher_emb = _units(student_raw[:, :width], teacher_raw[:, :width])
+        error = metric_error(student_emb, teacher_emb, covariance[:width, :width])
+        terms["metric_error"] = (cfg.w_metric, error)
+    if documents:
+        assert ids is not None
+        top, sample = documents
+        terms |= _candidate_terms(cfg, student_raw, teacher_raw, top, sample, *ids)
+    for name, (weight, values) in terms.items():
+        total, sums[name] = total + weight * values.sum(), values.sum()
+    return total, sums
+
+
+def _candidate_terms(
+    cfg: DistillConfig,
+    student_raw: jax.Array,
+    teacher_raw: jax.Array,
+    top: jax.Array,
+    sample: jax.Array,
+    top_ids: jax.Array,
+    sample_ids: jax.Array,
+) -> dict[str, tuple[float, jax.Array]]:
+    """Name → weight and [B], of the terms that are on."""
+    student_emb, teacher_emb, top_emb, sample_emb = _units(student_raw, teacher_raw, top, sample)
+    student = candidate_scores(student_emb, top_emb, sample_emb)
+    teacher = candidate_scores(teacher_emb, top_emb, sample_emb)
+    real, heat = real_candidates(top_ids, sample_ids), cfg.score_temperature
+    terms: dict[str, tuple[float, jax.Array]] = {}
+    if cfg.w_kl > 0:
+        terms["kl"] = (cfg.w_kl, score_kl(student, teacher, real, heat))
+    if cfg.w_margin > 0:
+        terms["margin_error"] = (cfg.w_margin, margin_error(student, teacher, real))
+    if cfg.w_rank > 0:
+        terms["rank_loss"] = (cfg.w_rank, rank_loss(student, real, top.shape[1], heat))
+    return terms
+
+
+def _units(*vectors: jax.Array) -> list[jax.Array]:
+    """Unit vectors of the first components, as many as all of them have."""
+    width = min(x.shape[-1] for x in vectors)
+    return [normalise(x[..., :width]) for x in vectors]

@@ -64,6 +64,8 @@ def check_title_prediction(cfg: TrainConfig, doc_tower: TowerDef) -> None:
     if not isinstance(doc_tower.shape, DecoderShape) or doc_tower.cfg.bidirectional:
         given = f"{how!r}, with a document tower whose tokens see those after them"
         raise bad_input(field, given, "a causal decoder", "choose another tower, or 'none'")
+    if not doc_tower.shape.num_layers:
+        raise bad_input(field, f"{how!r}, with a tower without layers", "some", "or 'none'")
     prompt = doc_tower.cfg.text.prompt
     if how == "contrastive" and not title_is_first(prompt):
         raise bad_input(

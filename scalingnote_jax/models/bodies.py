@@ -9,6 +9,7 @@ from flax import nnx
 from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
+from scalingnote_jax.models.lookup import Lookup
 from scalingnote_jax.models.modernbert import ModernBert
 from scalingnote_jax.models.params import Tree, blueprint
 
@@ -23,10 +24,12 @@ def make_body(
     dtype: str,
     dropout: float = 0.0,
     bidirectional: bool = False,
-) -> Decoder | Bert | ModernBert:
+) -> Decoder | Bert | ModernBert | Lookup:
     """A body with random weights; `remat`, `dtype`, `dropout` and `bidirectional` as in
     `TowerConfig`.
     """
+    if isinstance(shape, DecoderShape) and not shape.num_layers:
+        return Lookup(shape, rngs=rngs, dtype=dtype)
     if isinstance(shape, DecoderShape):
         causal = not bidirectional
         return Decoder(shape, rngs=rngs, remat=remat, dtype=dtype, dropout=dropout, causal=causal)

@@ -59,8 +59,9 @@ def check_shape(shape: Shape, where: str) -> None:
 
     for field in fields(shape):
         value = getattr(shape, field.name)
-        # Where the default is 0 or False, that turns something off.
-        if isinstance(value, (int, float)) and value <= 0 and value != field.default:
+        # Where the default is 0 or False, that turns something off; without layers: models/lookup.
+        off = value == (0 if field.name == "num_layers" else field.default)
+        if isinstance(value, (int, float)) and value <= 0 and not off:
             refuse(field.name, value, "a positive number")
     if isinstance(shape, DecoderShape):
         if shape.num_heads % shape.num_kv_heads:
@@ -98,6 +99,25 @@ def check_text(cfg: TowerConfig, shape: Shape, where: str) -> None:
         )
     if text.title_tokens < 0:
         raise bad_input(f"{field}.title_tokens", str(text.title_tokens), "0 or more", "0: no limit")
+
+
+def check_lookup(cfg: TowerConfig, shape: Shape, where: str) -> None:
+    """A tower without layers has nothing but a table of token vectors and a projection."""
+    if shape.num_layers:
+        return
+
+    def refuse(field: str, given: str, expected: str) -> None:
+        raise bad_input(f"--{where}.{field}", given, expected, "change it, or keep some layers")
+
+    if not isinstance(shape, DecoderShape):
+        refuse("num_layers", "no layers of an encoder", "a decoder's table: positions are apart")
+    if cfg.pooling != "mean":
+        refuse("pooling", f"{cfg.pooling!r} of tokens that see no other", "'mean'")
+    for name, off in (("bidirectional", False), ("dropout", 0.0), ("remat", "none")):
+        if (value := getattr(cfg, name)) != off:
+            refuse(name, f"{value!r} without layers", repr(off))
+    if cfg.lora != LoraConfig():
+        refuse("lora", "adapters without layers", "no adapters")
 
 
 def check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:

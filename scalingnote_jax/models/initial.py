@@ -85,8 +85,12 @@ def from_teacher(student: TowerDef, teacher: TowerDef, params: Tree) -> dict[str
     plain, params = teacher.merged(params)
     layers = chosen_layers(student.cfg.weights, student.shape.num_layers, plain.shape.num_layers)
     body = params["body"]
-    taken = jax.tree.map(lambda x: x[np.array(layers)], body["layers"])
-    flat = traverse_util.flatten_dict({**params, "body": {**body, "layers": taken}}, sep="/")
+    if layers:
+        taken = jax.tree.map(lambda x: x[np.array(layers)], body["layers"])
+        body = {**body, "layers": taken}
+    else:
+        body = {"embedding": body["embedding"]}
+    flat = traverse_util.flatten_dict({**params, "body": body}, sep="/")
     return store(flat, student.shape, student.cfg.lora.base_dtype)
 
 

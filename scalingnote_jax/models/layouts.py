@@ -103,6 +103,7 @@ class Layout:
         }
 
 
+_TABLE = "embedding/table"
 _LAYER = "encoder.layer.{i}."
 _SELF = _LAYER + "attention.self."
 _ATTENDED = _LAYER + "attention.output."
@@ -194,6 +195,8 @@ def layout_of(shape: DecoderShape | BertShape | ModernBertShape) -> Layout:
         return replace(BERT, stored=BERT.stored | {path: positions})
     if isinstance(shape, ModernBertShape):
         return MODERNBERT
+    if not shape.num_layers:
+        return replace(DECODER, stored={_TABLE: DECODER.stored[_TABLE]})
     stored = DECODER.stored | (_QKV_BIASES if shape.qkv_bias else {})
     stored |= _QK_NORMS if shape.qk_norm else {}
     if shape.gemma:

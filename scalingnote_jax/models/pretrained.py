@@ -23,6 +23,7 @@ from scalingnote_jax.models.gguf_file import GgufFile
 from scalingnote_jax.models.hf_folder import HfFolder
 from scalingnote_jax.models.layouts import Layout, Ranges, Stored, layout_of
 from scalingnote_jax.models.locate import locate
+from scalingnote_jax.models.lookup import NO_LAYERS
 
 _BLOCK_VALUES = 2**22  # read at once: 16 MiB of float32
 
@@ -155,14 +156,16 @@ def open_weights(ref: str, bidirectional: bool = False) -> TensorSource:
 
 
 def first_layers(shape: Shape, num_layers: int, where: str) -> Shape:
-    """`shape` cut to its first `num_layers` layers; 0 keeps all.
+    """`shape` cut to its first `num_layers` layers; 0 keeps all, `NO_LAYERS` none.
 
     Raises:
         UserError: it has fewer.
     """
+    if num_layers == NO_LAYERS:
+        return replace(shape, num_layers=0)
     if not 0 <= num_layers <= shape.num_layers:
         expected = f"0 (all) to {shape.num_layers}, the layers of the model"
-        raise bad_input(where, f"num_layers {num_layers}", expected, "lower it")
+        raise bad_input(where, f"num_layers {num_layers}", expected, "change it")
     return replace(shape, num_layers=num_layers or shape.num_layers)
 
 
@@ -199,8 +202,8 @@ def open_pretrained(
     shape = first_layers(source.shape, num_layers, ref)
     if expected not in (None, shape):
         raise bad_input(ref, f"weights of {shape}", f"the config's {expected}", "leave `shape` out")
+    _check_complete(source, layout_of(source.shape))
     layout = layout_of(shape)
-    _check_complete(source, layout)
     _, shapes, _ = body_blueprint(shape)
     wanted = traverse_util.flatten_dict(shapes, sep="/")
     assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()

@@ -24,6 +24,7 @@ from scalingnote_jax.models.bodies import Shape, make_body
 from scalingnote_jax.models.checks import (
     check_attention,
     check_choices,
+    check_lookup,
     check_lora,
     check_shape,
     check_text,
@@ -237,7 +238,8 @@ class TowerDef:
             return self, params
         around = {name: part for name, part in params["body"].items() if name != "layers"}
         body = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), around)
-        body["layers"] = merge(params["body"]["layers"], self.cfg.lora)
+        if layers := params["body"].get("layers"):
+            body["layers"] = merge(layers, self.cfg.lora)
         plain = replace(self.cfg, lora=LoraConfig())
         return replace(self, cfg=plain), {**params, "body": body}
 
@@ -315,6 +317,7 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
         )
     check_shape(shape, where)
     check_text(cfg, shape, where)
+    check_lookup(cfg, shape, where)
     check_attention(cfg, shape, where)
     check_lora(cfg, shape, where)
     return TowerDef(cfg, shape)

@@ -19,7 +19,8 @@ import numpy as np
 from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.scann_index import ScannIndex, check_finite
+from scalingnote_jax.retrieval.exact import check_finite
+from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.scann_library import (
     build_searcher,
     check_options,

@@ -20,7 +20,7 @@ from scalingnote_jax.configfile import section_hash
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.tokens import TokenTable
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encoder import STUDENTS, Encoder, load_encoder, tower_config
+from scalingnote_jax.retrieval.encoder import Encoder, load_encoder, tower_config, trained_in
 from scalingnote_jax.retrieval.store import MANIFEST, StoreWriter, VectorStore
 from scalingnote_jax.tokenisation import token_table
 from scalingnote_jax.workdir import Workdir, output_of
@@ -73,13 +73,22 @@ def stored_vectors(
 
 
 def side_vectors(
-    config: Config, collection: Collection, workdir: Workdir, tower: str, side: str, mesh: Mesh
+    config: Config,
+    collection: Collection,
+    workdir: Workdir,
+    tower: str,
+    side: str,
+    mesh: Mesh,
+    encoder: Encoder | None = None,
 ) -> VectorStore:
     """Unit vectors of all documents ("doc") or queries ("query") by one of `encoder.TOWERS`:
     computed once, then read.
+
+    Args:
+        encoder: the tower, if it is loaded already.
     """
     cfg, _ = tower_config(config, tower, side)
-    encoder = load_encoder(config, workdir, tower, side, mesh)
+    encoder = encoder or load_encoder(config, workdir, tower, side, mesh)
     if side == "doc":
         name, ids = "documents", collection.doc_ids
         texts = ((d.title, d.text) for d in collection.documents)
@@ -104,8 +113,4 @@ def weights_hash(config: Config, workdir: Workdir, tower: str) -> str:
     """What stands for a tower's weights in a manifest."""
     if tower == "untrained":
         return section_hash(config.teacher, config.seed)
-    return (
-        output_of(workdir.student, "distill")
-        if tower in STUDENTS
-        else output_of(workdir.teacher, "train")
-    )
+    return output_of(*trained_in(config, workdir, tower))

@@ -28,19 +28,21 @@ from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import Bar
 from scalingnote_jax.retrieval.batches import Batch, batches, rows_of
 from scalingnote_jax.sharding import place, shardings_of
+from scalingnote_jax.stages import refines
 from scalingnote_jax.tokenisation import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.workdir import Workdir, output_of
 
 IN_FLIGHT = 2
-STUDENTS = ("student", "student_int8")
+STUDENTS = ("student", "student_int8", "refined")
 # The student has no document tower: documents stay the teacher's.
 TOWERS = [
     ("teacher", "doc"),
     ("teacher", "query"),
     ("student", "query"),
     ("student_int8", "query"),
+    ("refined", "query"),
     ("untrained", "doc"),
     ("untrained", "query"),
 ]
@@ -74,7 +76,7 @@ class OneText:
     def pays(tower: TowerDef, mesh: Mesh) -> bool:
         """Whether it is worth the second copy of the layers: not of an LLM."""
         on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-        return on_cpu and tower.shape.num_layers <= UNROLL_ONE_ROW_UP_TO
+        return on_cpu and 0 < tower.shape.num_layers <= UNROLL_ONE_ROW_UP_TO
 
     def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> jax.Array:
         """[1, L] each → [1, D]."""
@@ -176,9 +178,7 @@ def _collect(
 
 
 def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, str]:
-    """The config of a tower ("teacher", "student", "student_int8", "untrained") for a side, and its
-    path prefix in a checkpoint.
-    """
+    """The config of a tower, one of `TOWERS`, for a side, and its path prefix in a checkpoint."""
     if (tower, side) not in TOWERS:
         known = ", ".join(" ".join(pair) for pair in TOWERS)
         raise bad_input("encode", f"tower {tower!r}, side {side!r}", f"one of {known}", "name one")
@@ -190,7 +190,8 @@ def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, st
 
 def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: Mesh) -> Encoder:
     """The encoder of a tower of a finished run; "untrained" is the teacher as it was before stage
-    1, "student_int8" the student with linear weights in int8 and the others in bfloat16.
+    1, "refined" the student after stage 3, and "student_int8" the one of the two that is shipped
+    with linear weights in int8 and the others in bfloat16.
 
     Raises:
         UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
@@ -203,9 +204,8 @@ def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: 
     if tower == "untrained":
         params = place(flatten(definition.stored_params(config.seed)), shardings)
     else:
-        folder = workdir.student if tower in STUDENTS else workdir.teacher
-        wanted = contract(definition, tokenizer)
-        params = _restore(folder, prefix, side, flatten(shapes), shardings, wanted)
+        wanted, made = contract(definition, tokenizer), trained_in(config, workdir, tower)
+        params = _restore(*made, prefix, side, flatten(shapes), shardings, wanted)
     tree = nest(params)
     if tower == "student_int8":
         definition, tree = definition.quantised(tree, "int8")
@@ -213,10 +213,43 @@ def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: 
     return Encoder(definition, tree, tokenizer, mesh, size, dim)
 
 
+class Encoders:
+    """The towers of a finished run, each loaded when it is first asked for and kept as long as this
+    object is; but for the untrained ones, which nobody asks for twice.
+    """
+
+    def __init__(self, config: Config, workdir: Workdir, mesh: Mesh):
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        self._kept: dict[tuple[str, str], Encoder] = {}
+
+    def get(self, tower: str, side: str) -> Encoder:
+        """As `load_encoder`."""
+        encoder = self._kept.get((tower, side))
+        if encoder is None:
+            encoder = load_encoder(self.config, self.workdir, tower, side, self.mesh)
+            if tower != "untrained":
+                self._kept[tower, side] = encoder
+        return encoder
+
+
+def trained_in(config: Config, workdir: Workdir, tower: str) -> tuple[Path, str]:
+    """The folder of a tower's weights, and the step that makes them."""
+    if tower not in STUDENTS:
+        return workdir.teacher, "train"
+    if tower == "refined" or (tower == "student_int8" and refines(config)):
+        return workdir.refined, "refine"
+    return workdir.student, "distill"
+
+
 def _restore(
-    folder: Path, prefix: str, side: str, shapes: Flat, shardings: Flat, wanted: dict[str, Any]
+    folder: Path,
+    verb: str,
+    prefix: str,
+    side: str,
+    shapes: Flat,
+    shardings: Flat,
+    wanted: dict[str, Any],
 ) -> Flat:
-    verb = "distill" if folder.name == "student" else "train"
     output_of(folder, verb)  # an unfinished run has checkpoints too, but they are not the tower
     checkpoints = Checkpoints(folder / "checkpoints")
     try:

@@ -2,13 +2,15 @@
 
 The rows are cut over all axes of the mesh; each process reads only those that its own devices hold.
 A device scans its rows block by block and keeps the best k, and the devices' best are merged. What
-does not fit is loaded part after part. With float32 and recall 1 the result is exact; `compare`
-says what is lost otherwise. Not an index: nothing stays on the devices between two searches.
+does not fit is loaded part after part. One CPU has a way of its own, with the same results. With
+float32 and recall 1 they are exact; `compare` says what is lost otherwise. Not an index: nothing
+stays on the devices between two searches.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax.config import ExactConfig
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.retrieval.scan import Found, scan
+from scalingnote_jax.retrieval.best import Best
+from scalingnote_jax.retrieval.scan import GROUP, Found, block_scores, scan
 
 LANES = 128  # columns of a block of scores are a multiple of it: the width of a TPU's registers
 INT8_MAX = 127
@@ -27,12 +30,14 @@ EXACT = ExactConfig()
 
 
 class Vectors(Protocol):
-    """[n, D] float32 of which slices of rows are read: an array, or `VectorStore.on_disk()`."""
+    """[n, D] float32 of which slices or single rows are read: an array, or
+    `VectorStore.on_disk()`.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
 
 
 def exact_search(
@@ -47,7 +52,9 @@ def exact_search(
     Bytes on a device, with R = cfg.device_rows and c the bytes of a number (4, 2 or 1): two loads
     of vectors, 2·R·(D·c + 4), as one is read while the other is scanned; the scores of a block,
     2·query_block·(block_rows + k)·4; the lists to be merged, query_block·k·(devices + 1)·8; and for
-    all q queries and their best, q·(D·4 + k·8).
+    all q queries and their best, q·(D·4 + k·8). On one CPU: the scores of two blocks,
+    2·query_block·block_rows·4 (and less than that while one is looked through), two blocks of
+    vectors, and for all queries and their best q·(D·4 + k·8).
 
     Args:
         queries: [q, D] float32.
@@ -60,8 +67,7 @@ def exact_search(
         scores [q, k] float32 and rows [q, k] int32, the same on every process.
 
     Raises:
-        UserError: k or an option is out of range.
-        ValueError: the shapes do not fit.
+        UserError: k or an option is out of range, the widths differ, or a query holds NaN.
     """
     check_search(queries, vectors.shape, k)
     _check_options(cfg)
@@ -69,8 +75,10 @@ def exact_search(
         return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
     n = vectors.shape[0]
     mesh = mesh or Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
+    if cfg.recall_target == 1 and _is_one_cpu(mesh):
+        return _search_on_cpu(queries, vectors, k, cfg, mesh.devices.flat[0])
     whole = NamedSharding(mesh, PartitionSpec())
-    q_block = min(cfg.query_block, 1 << (len(queries) - 1).bit_length())  # few shapes to compile
+    q_block = _query_block(len(queries), cfg)
     count = -(-len(queries) // q_block)
     asked = _put(_padded(queries, 0, count * q_block).reshape(count, q_block, -1), whole)
     none = np.full((count, q_block, k), -1, np.int32)
@@ -84,18 +92,86 @@ def exact_search(
     return scores, rows
 
 
+def _query_block(queries: int, cfg: ExactConfig) -> int:
+    """Queries at once: few shapes to compile."""
+    return min(cfg.query_block, 1 << (queries - 1).bit_length())
+
+
+def _is_one_cpu(mesh: Mesh) -> bool:
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def _search_on_cpu(
+    queries: np.ndarray, vectors: Vectors, k: int, cfg: ExactConfig, device: jax.Device
+) -> tuple[np.ndarray, np.ndarray]:
+    """`exact_search` on one CPU: a block is multiplied while the one before is looked through."""
+    n, size = vectors.shape[0], _query_block(len(queries), cfg)
+    block = math.ceil(n / math.ceil(n / cfg.block_rows) / GROUP) * GROUP
+    asked = {
+        i: jax.device_put(_padded(queries, i, size), device) for i in range(0, len(queries), size)
+    }
+    best = Best(len(queries), k)
+
+    def products() -> Iterator[_Product]:
+        for first_row in range(0, n, block):
+            stored, scale = quantise(_padded(vectors, first_row, block), cfg.storage)
+            docs, scales = jax.device_put((stored, scale), device)
+            for first_query, group in asked.items():
+                yield block_scores(group, docs, scales, n - first_row), first_query, first_row
+
+    for product, first_query, first_row in _one_ahead(products()):
+        scores, highest = (np.asarray(x)[: len(queries) - first_query] for x in product)
+        best.add(scores, highest, first_query, first_row)
+    return best.found()
+
+
+# Of `block_scores`, with the first query and the first row
+_Product = tuple[tuple[jax.Array, jax.Array], int, int]
+
+
+def _one_ahead(products: Iterator[_Product]) -> Iterator[_Product]:
+    """Hands out each when the next has been started."""
+    running = next(products)
+    for following in products:
+        yield running
+        running = following
+    yield running
+
+
 def check_search(queries: np.ndarray, store_shape: tuple[int, ...], k: int) -> None:
     """Checks a search of `queries` [q, D] for k documents in a store of shape (n, D).
 
     Raises:
-        UserError: k is out of range.
-        ValueError: the shapes do not fit.
+        UserError: the widths differ, a query holds NaN, or k is out of range.
     """
     n, dim = store_shape
-    if queries.ndim != 2 or queries.shape[1] != dim:
-        raise ValueError(f"queries are {queries.shape}; expected (q, {dim}), as the vectors are")
+    assert queries.ndim == 2, queries.shape
+    if queries.shape[1] != dim:
+        raise bad_input(
+            "queries",
+            f"vectors of {queries.shape[1]} numbers",
+            f"{dim}, as the documents' have",
+            "take towers of one teacher, and one encode.dim",
+        )
+    check_finite(queries, "queries")
     if not 1 <= k <= n:
         raise bad_input("k", str(k), f"1 to {n}, the number of documents", "ask for fewer")
+
+
+def check_finite(vectors: np.ndarray, where: str) -> None:
+    """Refuses vectors [n, D] with NaN or infinity, which any search would rank at random.
+
+    Raises:
+        UserError: names the first row.
+    """
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise bad_input(
+            where,
+            f"vector {int(np.argmin(finite))} holds NaN or infinity",
+            "finite numbers",
+            "check the tower that made it",
+        )
 
 
 def _check_options(cfg: ExactConfig) -> None:

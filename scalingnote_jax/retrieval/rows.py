@@ -37,14 +37,27 @@ class RowsOnDisk:
             return cls(parts)
         return cls(parts, [np.load(dir / s["file"], mmap_mode="r") for s in manifest["scales"]])
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """The rows of a slice without a step, as a float32 copy in memory."""
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """The rows of a slice without a step, or as `take`, as a float32 copy in memory."""
+        if not isinstance(rows, slice):
+            return self.take(rows)
         start, stop, _ = rows.indices(self.shape[0])
         pieces = []
         for first, part, scale in zip(self._starts, self.parts, self._scales, strict=False):
             chosen = slice(max(start - first, 0), max(stop - first, 0))
             pieces.append(restore(part[chosen], None if scale is None else scale[chosen]))
         return np.concatenate(pieces)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """[..., D], rows by number in any order, as a float32 copy in memory."""
+        flat = rows.ravel()
+        out = np.empty((len(flat), self.shape[1]), np.float32)
+        owners = np.searchsorted(self._starts, flat, side="right") - 1
+        for i in np.unique(owners):
+            here, scale = owners == i, self._scales[i]
+            own = flat[here] - self._starts[i]
+            out[here] = restore(self.parts[i][own], None if scale is None else scale[own])
+        return out.reshape(*rows.shape, self.shape[1])
 
     def followed_by(self, rows: np.ndarray) -> RowsOnDisk:
         """These rows, and behind them `rows` [m, D] float32, which are in memory."""

@@ -89,6 +89,9 @@ class ScannIndex:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best documents of each query, as the index finds them, best first.
 
+        A tree may search other leaves for one query than for the same among many: ScaNN compares
+        with their centres in another way then (docs/index.md).
+
         Args:
             queries: [q, D] float32 unit vectors.
             k: documents per query, 1 <= k <= n.
@@ -97,20 +100,20 @@ class ScannIndex:
             scores [q, k] float32 (dot products) and rows [q, k] int32; always k of them.
 
         Raises:
-            UserError: k is out of range, or a query holds NaN.
-            ValueError: the shapes do not fit.
+            UserError: k is out of range, the widths differ, or a query holds NaN.
         """
         check_search(queries, (len(self), self.manifest["dim"]), k)
-        check_finite(queries, "queries")
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
+        if len(queries) == 1:
+            scores, rows = self.search_one(queries[0], k)
+            return scores[None], rows[None]
         queries = np.ascontiguousarray(queries, np.float32)
         return _merge([self._of_part(p, queries, k) for p in self.parts], self.sizes, k)
 
     def search_one(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """`search` for one query [D], by ScaNN's single-query path: scores [k], rows [k]."""
         check_search(query[None], (len(self), self.manifest["dim"]), k)
-        check_finite(query[None], "query")
         query = np.ascontiguousarray(query, np.float32)
         found = []
         for part, size in zip(self.parts, self.sizes, strict=True):
@@ -147,22 +150,6 @@ def index_facts(dir: str | Path) -> dict[str, Any]:
     manifest = read_manifest(Path(dir), "index", REBUILD)
     names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
     return {name: manifest[name] for name in (*names, "target_recall") if name in manifest}
-
-
-def check_finite(vectors: np.ndarray, where: str) -> None:
-    """Refuses vectors [n, D] with NaN or infinity, which ScaNN would rank at random.
-
-    Raises:
-        UserError: names the first row.
-    """
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise bad_input(
-            where,
-            f"vector {int(np.argmin(finite))} holds NaN or infinity",
-            "finite numbers",
-            "check the tower that made it",
-        )
 
 
 def _merge(

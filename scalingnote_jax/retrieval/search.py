@@ -13,13 +13,14 @@ import jax
 import numpy as np
 
 from scalingnote_jax.config import Config, MeshConfig
-from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.retrieval.encoder import Encoder, load_encoder
+from scalingnote_jax.retrieval.pairing import served_config
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.stages import shipped_tower
 from scalingnote_jax.workdir import Workdir
 
 
@@ -34,27 +35,31 @@ class Hit:
 
 
 class Model:
-    """The towers of a finished run: `encode_queries` by the student, `encode_documents` by the
-    teacher's document tower.
+    """The towers of a finished run: `encode_queries` by the student (without stage 2 the teacher's
+    query tower), `encode_documents` by the teacher's document tower.
     """
 
     def __init__(self, config: Config, workdir: Workdir, int8: bool = False):
         """`int8`: as for `load`."""
         self.config, self.workdir = config, workdir
-        self._student = "student_int8" if int8 else "student"
+        self._query = shipped_tower(config)
+        if int8 and self._query == "teacher":
+            given, fix = "a workdir without stage 2", "leave int8 out"
+            raise bad_input(str(workdir.root), given, "a student to hold in int8", fix)
+        self._query = "student_int8" if int8 else self._query
         # One device: a server answers single queries, which no mesh could split.
         self._mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
 
     @cached_property
     def _query_encoder(self) -> Encoder:
-        return load_encoder(self.config, self.workdir, self._student, "query", self._mesh)
+        return load_encoder(self.config, self.workdir, self._query, "query", self._mesh)
 
     @cached_property
     def _doc_encoder(self) -> Encoder:
         return load_encoder(self.config, self.workdir, "teacher", "doc", self._mesh)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        """[n, D] (or `encode.dim`) float32 unit vectors of queries, by the student."""
+        """[n, D] (or `encode.dim`) float32 unit vectors of queries, by the shipped tower."""
         encoder = self._query_encoder
         return encoder.unit(encoder.encode(texts))
 
@@ -66,14 +71,20 @@ class Model:
         return encoder.unit(encoder.encode(documents))
 
 
-def load(workdir: str | Path, int8: bool = False) -> Model:
+def load(workdir: str | Path, int8: bool = False, student: str | Path | None = None) -> Model:
     """The towers of a workdir that `scalingnote run` (or `train` and `distill`) has finished.
 
     Args:
+        student: another workdir of the same teacher, or the folder of such a student: it is taken
+            instead of the workdir's own.
         int8: holds the student's linear weights in int8, for less memory. What that costs, the
             evaluation says in its row "student_int8" (`eval.systems`).
+
+    Raises:
+        UserError: the student learned from another teacher than the one that is there.
     """
-    return Model(read_workdir_config(Path(workdir)), Workdir(workdir), int8)
+    paths = Workdir(workdir, student)
+    return Model(served_config(paths), paths, int8)
 
 
 class Searcher:
@@ -84,15 +95,16 @@ class Searcher:
         self._document_row = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
 
     @classmethod
-    def open(cls, workdir: str | Path, int8: bool = False) -> Searcher:
+    def open(
+        cls, workdir: str | Path, int8: bool = False, student: str | Path | None = None
+    ) -> Searcher:
         """Opens student, index and documents; whatever is missing or does not fit together is named
-        in one line. `int8`: as for `load`.
+        in one line. `int8`, `student`: as for `load`; the index stays as it is.
         """
-        model = load(workdir, int8)
-        paths = model.workdir
+        paths = Workdir(workdir, student)
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
         return cls(
-            model,
+            Model(served_config(paths, store.manifest.get("checkpoint")), paths, int8),
             ScannIndex.open(paths.index, store.fingerprint),
             store,
             Collection.open(paths.data),

@@ -20,7 +20,8 @@ import numpy as np
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import describe, write_parts
-from scalingnote_jax.retrieval.scann_index import ScannIndex, check_finite
+from scalingnote_jax.retrieval.exact import check_finite
+from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.store import (
     StoreWriter,
     VectorStore,

@@ -39,7 +39,7 @@ IN_FLIGHT = (
 class Stage:
     """What one training run is made of."""
 
-    name: str  # "train" or "distill": the verb, and the config section named in errors
+    name: str  # "train", "distill" or "refine": the verb, and the config section named in errors
     folder: Path
     prepared: Prepared
     step: Step  # jitted; donates its state
@@ -49,6 +49,8 @@ class Stage:
     )
     schedule: Schedule
     meta: dict[str, Any]  # goes into every checkpoint
+    # Further figures for the record of a log step, from the state after it; takes its time
+    probe: Callable[[int, TrainState], dict[str, float]] | None = None
 
 
 def fit(stage: Stage) -> TrainState:
@@ -96,7 +98,7 @@ def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) 
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
-            log.add(step, batch, metrics, bar)
+            log.add(step, batch, metrics, bar, state)
             stop = step < total and preemption.stop_after(step)
             if step % every == 0 or step == total or stop:
                 checkpoints.save(state, step, stage.meta)
@@ -137,8 +139,12 @@ class MetricsLog:
         if not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1])):
             self.idle_secs += time.monotonic() - before
 
-    def add(self, step: int, batch: dict[str, np.ndarray], metrics: Any, bar: Bar) -> None:
-        """Notes one launched step; at a log step, writes the record of the log step before."""
+    def add(
+        self, step: int, batch: dict[str, np.ndarray], metrics: Any, bar: Bar, state: TrainState
+    ) -> None:
+        """Notes one launched step, and the state after it; at a log step, writes the record of the
+        log step before.
+        """
         bar.advance(1)
         self.window.append(metrics)
         for name, x in batch.items():
@@ -147,7 +153,7 @@ class MetricsLog:
                 self.all_tokens += x.size
         self.examples += len(next(iter(batch.values()))) * self.parts
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
-            self._next(step, bar)
+            self._next(step, bar, state)
 
     def close(self, step: int, bar: Bar) -> None:
         """Writes what is still pending, after the last step."""
@@ -156,9 +162,13 @@ class MetricsLog:
         self._write(bar)
         self.pending = None
 
-    def _next(self, step: int, bar: Bar) -> None:
+    def _next(self, step: int, bar: Bar, state: TrainState | None = None) -> None:
         self._write(bar)
-        self.pending = (step, self.window, self._rates())
+        rates = self._rates()
+        if self.stage.probe is not None and state is not None:
+            rates |= self.stage.probe(step, state)
+            self.window_started = time.monotonic()  # what it took is not the steps'
+        self.pending = (step, self.window, rates)
         self.window = []
 
     def _rates(self) -> dict[str, float]:

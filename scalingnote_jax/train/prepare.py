@@ -1,4 +1,4 @@
-"""What both stages do before their first step: tables of tokens, parameters on the mesh, the jitted
+"""What all stages do before their first step: tables of tokens, parameters on the mesh, the jitted
 step, the schedule.
 """
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.config import DistillConfig, TrainConfig
+from scalingnote_jax.config import DistillConfig, RefineConfig, TrainConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.sharding import place
 from scalingnote_jax.train.durations import steps_of
 from scalingnote_jax.train.optim import learning_rate, make_optimizer
 from scalingnote_jax.train.state import Flat, TrainState, make_state, split_frozen, state_shardings
 
+StageConfig = TrainConfig | DistillConfig | RefineConfig
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Any]]
 
 
@@ -33,7 +35,7 @@ class Schedule:
     learning_rate: optax.Schedule
 
 
-def check_batch(field: str, cfg: TrainConfig | DistillConfig, mesh: Mesh) -> None:
+def check_batch(field: str, cfg: StageConfig, mesh: Mesh) -> None:
     """Refuses a batch that the mesh, and the parts it is worked on in, cannot split evenly."""
     shards, chunks = mesh_lib.batch_shards(mesh), getattr(cfg, "encode_chunks", 1)
     for name, parts in (("accumulate", cfg.accumulate), ("encode_chunks", chunks)):
@@ -57,7 +59,7 @@ def check_batch(field: str, cfg: TrainConfig | DistillConfig, mesh: Mesh) -> Non
         )
 
 
-def make_schedule(field: str, cfg: TrainConfig | DistillConfig, steps_per_epoch: int) -> Schedule:
+def make_schedule(field: str, cfg: StageConfig, steps_per_epoch: int) -> Schedule:
     """The config's durations in steps."""
     sizes = {"batch_size": cfg.batch_size, "steps_per_epoch": steps_per_epoch}
     total = steps_of(f"{field}.duration", cfg.duration, **sizes)
@@ -85,7 +87,7 @@ class Prepared:
         shapes: Flat,
         axes: dict[str, tuple[str | None, ...]],
         freeze: tuple[str, ...],
-        cfg: TrainConfig | DistillConfig,
+        cfg: StageConfig,
         schedule: Schedule,
         mesh: Mesh,
     ):
@@ -110,17 +112,32 @@ class Prepared:
         step = jax.device_put(jax.numpy.zeros((), "int32"), mesh_lib.replicated(self.mesh))
         return TrainState(step, trained, frozen, opt_state)
 
-    def jit(self, step: Callable[..., tuple[TrainState, Any]], **static: Any) -> Step:
-        """The step, compiled per batch shape; its state is donated."""
-        rows = mesh_lib.batch_sharding(self.mesh)
+    def jit(
+        self,
+        step: Callable[..., tuple[TrainState, Any]],
+        shared: dict[str, np.ndarray] | None = None,
+        **static: Any,
+    ) -> Step:
+        """The step, compiled per batch shape; its state is donated.
 
-        def bound(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Any]:
-            return step(state, batch, tx=self.tx, rows=rows, **static)
+        Args:
+            shared: arrays that are the same in all steps, such as statistics; every device gets
+                them whole, and the step as `shared`.
+        """
+        rows, whole = mesh_lib.batch_sharding(self.mesh), mesh_lib.replicated(self.mesh)
 
-        whole = mesh_lib.replicated(self.mesh)
-        return jax.jit(
+        def bound(
+            state: TrainState, batch: dict[str, jax.Array], *shared: dict[str, jax.Array]
+        ) -> tuple[TrainState, Any]:
+            more = {"shared": shared[0]} if shared else {}
+            return step(state, batch, tx=self.tx, rows=rows, **more, **static)
+
+        given = () if shared is None else (place(shared, dict.fromkeys(shared, whole)),)
+        compiled = jax.jit(
             bound,
             donate_argnums=0,
-            in_shardings=(self.shardings, rows),
+            in_shardings=(self.shardings, rows, *(whole for _ in given)),
             out_shardings=(self.shardings, whole),
         )
+        # Not closed over: constants of a program are compiled into it.
+        return (lambda state, batch: compiled(state, batch, *given)) if given else compiled

@@ -1,8 +1,8 @@
-"""The two training steps: pure functions (state, batch) → (state, metrics), jitted by the loop.
+"""The training steps: pure functions (state, batch) → (state, metrics), jitted by the loop.
 
-`contrastive_step` is stage 1 (both LLM towers), `distill_step` is stage 2 (the small query tower
-only: no document parameter is in its state). Metrics leave as (sum, count), so that they average
-rightly over any number of steps.
+`contrastive_step` is stage 1 (both LLM towers), `distill_step` is stage 2 and `refine_step` stage 3
+(the small query tower only: no document parameter is in their state). Metrics leave as (sum,
+count), so that they average rightly over any number of steps.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, Sharding
 
-from scalingnote_jax.config import DistillConfig, TrainConfig
+from scalingnote_jax.config import DistillConfig, RefineConfig, TrainConfig
 from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.losses.choose import stage1_loss
 from scalingnote_jax.losses.contrastive import logit_scale
-from scalingnote_jax.losses.distill import distill_loss
+from scalingnote_jax.losses.distill import stage2_loss
 from scalingnote_jax.losses.matryoshka import Loss, matryoshka
 from scalingnote_jax.losses.query_prediction import generative_loss
 from scalingnote_jax.models.towers import TowerDef, normalise
+from scalingnote_jax.train.cone import cone
 from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
 from scalingnote_jax.train.state import Flat, TrainState, nest
 
@@ -113,12 +114,17 @@ def distill_step(
     tx: optax.GradientTransformation,
     seed: int = 0,
     rows: Sharding | None = None,
+    shared: Batch,
 ) -> tuple[TrainState, Metrics]:
     """One step of stage 2.
 
     Args:
         state: parameters "student/…".
         batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D] from the cache.
+            Where a term compares scores, also top_emb [B, k, D], top_ids [B, k], sample_emb [S, D]
+            and sample_ids [S] (see `losses/distill.py`).
+        shared: teacher_mean [D], of the teacher's unit vectors, to be looked at; where a term needs
+            it, the documents' covariance [D, D].
         tower, cfg, tx: static.
         seed: of dropout.
         rows: on a mesh, where the rows of a batch lie.
@@ -129,13 +135,87 @@ def distill_step(
         student_raw = tower.apply(
             params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
         )
-        loss = partial(distill_loss, w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise)
-        total, sums = matryoshka(loss, cfg.matryoshka)(student_raw, batch["teacher_raw"])
+        documents: tuple[jax.Array, ...] = ()
+        ids = None
+        if "top_emb" in batch:
+            documents = (batch["top_emb"], batch["sample_emb"])
+            ids = (batch["top_ids"], batch["sample_ids"])
+        loss = partial(stage2_loss, cfg=cfg, ids=ids, covariance=shared.get("covariance"))
+        vectors = (student_raw, batch["teacher_raw"])
+        total, sums = matryoshka(loss, cfg.matryoshka)(*vectors, *documents)
+        count = jnp.float32(student_raw.shape[0])
+        figures = cone(*jax.lax.stop_gradient(vectors), shared["teacher_mean"])
+        metrics = {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+        return total / count, metrics | {k: (v, jnp.float32(1)) for k, v in figures.items()}
+
+    batch = batch | _dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
+    return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def refine_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    tower: TowerDef,
+    cfg: RefineConfig,
+    matryoshka_sizes: tuple[int, ...],
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    rows: Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of stage 3.
+
+    Args:
+        state: parameters "student/…".
+        batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D]; doc_emb
+            [B, G, D], frozen unit vectors (of `encode.dim` components), the first of each group
+            relevant; query_ids [B], doc_ids [B, G] and positive_ids [B, P], as for
+            `contrastive_loss`.
+        tower, cfg, matryoshka_sizes, tx: static; the sizes are stage 2's.
+        seed: of dropout.
+        rows: on a mesh, where the rows of a batch lie.
+    """
+
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
+        params = nest(trained | state.frozen)
+        student_raw = tower.apply(
+            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
+        )
+        loss = matryoshka(partial(refine_loss, cfg=cfg, batch=batch, rows=rows), matryoshka_sizes)
+        total, sums = loss(student_raw, batch["teacher_raw"], batch["doc_emb"])
         count = jnp.float32(student_raw.shape[0])
         return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
 
     batch = batch | _dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
     return _update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def refine_loss(
+    student_raw: jax.Array,
+    teacher_raw: jax.Array,
+    doc_emb: jax.Array,
+    *,
+    cfg: RefineConfig,
+    batch: Batch,
+    rows: Sharding | None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Stage 1's loss of queries against frozen documents, in that direction alone, plus `w_align`
+    times 1 - cosine with the teacher; both summed over the B queries.
+    """
+    width = min(student_raw.shape[-1], doc_emb.shape[-1])
+    contrastive = TrainConfig(
+        symmetric=False, false_negative_margin=cfg.false_negative_margin, w_spread=0.0
+    )
+    loss = _unit_loss(contrastive, batch, jnp.float32(1 / cfg.temperature), rows)
+    total, counts = loss(student_raw[..., :width], doc_emb[..., :width])
+    cosine = jnp.einsum("bd,bd->b", normalise(student_raw), normalise(teacher_raw)).sum()
+    sums = {
+        "contrastive": total,
+        "accuracy": counts["correct"],
+        "negatives_per_query": counts["negatives"],
+        "cosine": cosine,
+    }
+    return total + cfg.w_align * (len(student_raw) - cosine), sums
 
 
 def _dropout_keys(

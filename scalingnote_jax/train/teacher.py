@@ -4,7 +4,9 @@ the same with other towers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ from jax.sharding import Mesh
 from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, TowersConfig
 from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.members import Members, Mixing
+from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.pipeline import PairSampler
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.losses.matryoshka import check_sizes
@@ -21,6 +25,8 @@ from scalingnote_jax.mesh import batch_shards
 from scalingnote_jax.models.towers import TowerDef, tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.tokenisation import contract, token_table, tower_tokenizer
+from scalingnote_jax.train.aligned import aligned_start, check_aligned
+from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
 from scalingnote_jax.train.state import Flat, TrainState, flatten
@@ -86,13 +92,19 @@ class Towers:
 
 
 def pair_sampler(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh
+    config: Config,
+    collection: Collection,
+    workdir: Workdir,
+    mesh: Mesh,
+    mined: Negatives | None = None,
 ) -> PairSampler:
     """Batches of stage 1, tokens included."""
     query, doc = config.teacher.query, config.teacher.doc
     queries = (("", q.text) for q in collection.queries)
     documents = ((d.title, d.text) for d in collection.documents)
     key = collection.fingerprint
+    members = Members.of(config.data, collection)
+    weights, single = config.train.mixture_weights, config.train.single_collection_batches
     part, parts = mesh_lib.batch_part(mesh)
     return PairSampler(
         collection,
@@ -116,6 +128,8 @@ def pair_sampler(
         process_count=parts,
         pack_rows_by=_rows_per_process(config, mesh) if config.train.pack_documents else 0,
         own_rows=partial(mesh_lib.own_rows, mesh),
+        mined=mined,
+        mixing=Mixing(members, weights, single) if members else None,
     )
 
 
@@ -148,34 +162,72 @@ def program(
 
 
 def build(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+    config: Config,
+    collection: Collection,
+    workdir: Workdir,
+    mesh: Mesh,
+    inputs: str,
+    mined: Negatives | None = None,
+    before: Path | None = None,
 ) -> Stage:
     """Everything of stage 1 but the weights: what `--dry-run` shows and `train` runs."""
     check_batch("train", config.train, mesh)
-    sampler = pair_sampler(config, collection, workdir, mesh)
+    check_aligned(config)
+    sampler = pair_sampler(config, collection, workdir, mesh, mined)
     towers, schedule, prepared, step = program(config, mesh, sampler.steps_per_epoch)
     contracts = {
         side: contract(tower, tower_tokenizer(tower.cfg))
         for side, tower in (("query", towers.query), ("doc", towers.doc))
     }
     check_vocabularies(config.train, *(contracts[s]["tokenizer"] for s in ("query", "doc")))
+    initial: Callable[[], Flat] = partial(towers.initial, config.seed, config.train.temperature)
+    if before is not None:
+        initial = partial(trained_weights, before, prepared)
+    elif config.train.fit_query_projection:
+        judged = collection.qrels("train")
+        texts = [q.text for q in collection.queries if q.id in judged]
+        initial = partial(aligned_start, config, towers, texts, prepared, initial)
     return Stage(
         name="train",
         folder=workdir.teacher,
         prepared=prepared,
         step=step,
-        initial=lambda: towers.initial(config.seed, config.train.temperature),
+        initial=initial,
         sampler=sampler,
         schedule=schedule,
         meta={"inputs": inputs, "contracts": contracts},
     )
 
 
+def trained_weights(folder: Path, prepared: Prepared) -> Flat:
+    """All parameters of a finished training of the same towers, on the mesh."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        step = checkpoints.latest_step()
+        assert step is not None, "a finished training has a checkpoint"
+        like = prepared.abstract.params | prepared.abstract.frozen
+        spread = prepared.shardings.params | prepared.shardings.frozen
+        return checkpoints.restore_params(step, like, spread)
+    finally:
+        checkpoints.close()
+
+
 def train(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+    config: Config,
+    collection: Collection,
+    workdir: Workdir,
+    mesh: Mesh,
+    inputs: str,
+    mined: Negatives | None = None,
+    before: Path | None = None,
 ) -> TrainState:
-    """Runs stage 1 to its end, from the newest checkpoint if there is one."""
+    """Runs stage 1 to its end, from the newest checkpoint if there is one.
+
+    Args:
+        mined: hard negatives of the training queries.
+        before: the folder of a training whose weights are the first ones here; None: the config's.
+    """
     documents = config.train.batch_size * (1 + config.train.negatives_per_query)
     queries = config.train.batch_size
     say(f"train: {queries} queries × {documents} documents a step over {mesh.size} devices")
-    return fit(build(config, collection, workdir, mesh, inputs))
+    return fit(build(config, collection, workdir, mesh, inputs, mined, before))

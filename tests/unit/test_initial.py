@@ -31,8 +31,9 @@ from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.retrieval.encoder import load_encoder, unit_rows
 from scalingnote_jax.sharding import place, shardings_of
 from scalingnote_jax.tokenisation import token_table, tower_tokenizer
+from scalingnote_jax.train.query_texts import query_texts
 from scalingnote_jax.train.state import flatten, nest
-from scalingnote_jax.train.student import build, distill_texts, teacher_vectors
+from scalingnote_jax.train.student import build, teacher_vectors
 from scalingnote_jax.workdir import Workdir
 
 TEXT = TextConfig("query: {text}", max_tokens=16, buckets=(16,))
@@ -150,7 +151,7 @@ def trained(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def first_error(config: Config, trained: Path) -> float:
     """Mean of 1 - cos between the student before its first step and the teacher, on a batch."""
     workdir, mesh = Workdir(trained), make_mesh(MeshConfig())
-    texts = distill_texts(config.distill, Collection.open(workdir.data), config.seed)
+    texts = query_texts(config.distill, Collection.open(workdir.data), config.seed).learned
     cfg = student_config(config)
     table = token_table((("", t) for t in texts), cfg, tower_tokenizer(cfg), workdir, "texts")
     vectors = teacher_vectors(config, texts, workdir, mesh).vectors()

@@ -61,7 +61,7 @@ def test_pictures_have_words_and_tables_have_scopes(tmp_path: Path) -> None:
     assert len(pictures) == 3 + 1 + 3 + 2  # training, tuning, robustness, scores
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     assert {a["scope"] for tag, a in page.elements if tag == "th"} == {"col", "row"}
-    assert page.tags.count("caption") == page.tags.count("table") == 7
+    assert page.tags.count("caption") == page.tags.count("table") == 8
 
 
 def test_everything_is_escaped(tmp_path: Path) -> None:

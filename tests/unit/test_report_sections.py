@@ -19,6 +19,7 @@ from report_sample import (
     write,
 )
 
+from scalingnote_jax.evaluate.report.crossed import of_a_run
 from scalingnote_jax.evaluate.report.pictures import histogram, robustness, tuning
 from scalingnote_jax.evaluate.report.svg import LOOKS, looks
 from scalingnote_jax.evaluate.report.words import fixed, probability, size, span
@@ -166,11 +167,32 @@ def test_worst_queries_with_both_answers(tmp_path: Path) -> None:
 def test_matrix_of_collections(tmp_path: Path) -> None:
     text = write(tmp_path, metrics=FULL)
     words = section(text, "collections")
-    assert "Trained on pydocs scifact pydocs 0.761 0.402 scifact – 0.633" in words
-    assert "Recall@10: BM25 Recall@10: BM25 Trained on pydocs scifact – 0.501 0.655" in words
+    assert (
+        "System pydocs scifact Student trained on pydocs 0.761 0.402 0.380 to 0.424 "
+        "Student trained on scifact – 0.633 BM25 0.501 0.655" in words
+    )
+    assert "nDCG@10 nDCG@10 System pydocs scifact Student trained on pydocs 0.381 0.201" in words
+    assert "Student / teacher Metric scifact Recall@10 91.2 % 88.0 to 94.0" in words
+    assert words.endswith("95 % interval. Judged queries: pydocs 1,234, scifact 300.")
     own = [a["data-value"] for _, a in Page(text).elements if a.get("class") == "own"]
-    assert own == ["0.761", "0.633"]
-    assert len(COLLECTIONS) == 5
+    assert own == ["0.761", "0.633", "0.3805", "0.3165"]
+    start = text.index('<section aria-labelledby="collections"')
+    bold = re.findall(r"<b>(.*?)</b>", text[start : text.index("</section>", start)])
+    assert bold == ["0.761", "0.655", "0.381", "0.328"]
+
+
+def test_a_student_of_another_kind_is_named_beside_its_retention() -> None:
+    rows = [row | {"system": "student_int8"} for row in COLLECTIONS[1:2]]
+    found = of_a_run(rows)
+    assert found is not None
+    assert found.kept is not None
+    head = found.kept.lines[0].head
+    assert (head.shown, head.detail) == ("Recall@10", "Student, int8")
+    assert "interval" in found.note
+    bare = of_a_run(COLLECTIONS[3:])  # BM25 alone, without intervals
+    assert bare is not None
+    assert bare.kept is None
+    assert "interval" not in bare.note
 
 
 def test_numbers_as_words() -> None:

@@ -16,6 +16,8 @@ from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.cases import KINDS, Case, check, make_cases
 from scalingnote_jax.evaluate.robustness import merged, robustness, score_points, set_intervals
 from scalingnote_jax.mesh import make_mesh
+from scalingnote_jax.retrieval import encoder
+from scalingnote_jax.retrieval.encoder import Encoders
 from scalingnote_jax.workdir import Workdir
 from tests.conftest import make_beir
 
@@ -145,7 +147,12 @@ def curves(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     }
     config = replace(config, eval=replace(config.eval, **changes))
     workdir = Workdir(finished)
-    return robustness(config, Collection.open(workdir.data), workdir, make_mesh(config.mesh))
+    encoders = Encoders(config, workdir, make_mesh(config.mesh))
+    for pair in (("teacher", "query"), ("student", "query"), ("teacher", "doc")):
+        encoders.get(*pair)  # as the rows of the evaluation do
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "load_encoder", lambda *_: pytest.fail("a tower is loaded again"))
+        return robustness(config, Collection.open(workdir.data), workdir, encoders)
 
 
 def of(curves: list[dict[str, Any]], kind: str, system: str) -> list[float]:

@@ -18,6 +18,7 @@ from scalingnote_jax.mesh import make_mesh, put_batch
 from scalingnote_jax.models.params import Drawn, draw
 from scalingnote_jax.tokenisation import tower_tokenizer
 from scalingnote_jax.train import student, teacher
+from scalingnote_jax.train.query_texts import query_texts
 from scalingnote_jax.train.step import contrastive_step
 from scalingnote_jax.workdir import Workdir
 
@@ -91,13 +92,13 @@ def test_shared_towers_must_be_alike(config):
 
 
 def test_distillation_learns_no_held_out_query(config, collection):
-    texts = student.distill_texts(config.distill, collection, 0)
+    texts = query_texts(config.distill, collection, 0).learned
     by_id = {q.id: q.text for q in collection.queries}
     assert len(texts) == len(set(texts))
     held_out = {by_id[q] for split in ("dev", "test") for q in collection.qrels(split)}
     assert not held_out & set(texts)
     assert {by_id[q] for q in collection.qrels("train")} - held_out <= set(texts)
-    fewer = student.distill_texts(replace(config.distill, max_queries=10), collection, 0)
+    fewer = query_texts(replace(config.distill, max_queries=10), collection, 0).learned
     assert len(fewer) == 10
     assert set(fewer) < set(texts)
 
@@ -110,9 +111,9 @@ def test_sentences_are_the_first_of_each_document(config, collection):
         (3, ["Cut a rope.", "Tie it!", "Is it 3.5 m long?"]),
     ):
         cfg = replace(config.distill, queries=("sentences",), sentences_per_document=count)
-        assert student.distill_texts(cfg, stub, 0) == expected
+        assert query_texts(cfg, stub, 0).learned == expected
     with pytest.raises(UserError, match="sentences_per_document"):
-        student.distill_texts(replace(config.distill, sentences_per_document=0), collection, 0)
+        query_texts(replace(config.distill, sentences_per_document=0), collection, 0)
 
 
 def test_stage_two_has_no_document_parameters(config, workdir):

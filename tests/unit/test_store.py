@@ -180,6 +180,9 @@ def test_rows_in_memory_follow_those_on_disk(dtype: str, tmp_path: Path) -> None
     assert joined.shape == (57, 32)
     np.testing.assert_array_equal(joined[0:50], store.vectors())
     np.testing.assert_array_equal(joined[48:57], np.concatenate([store.vectors()[48:], more]))
+    rows = np.array([56, 3, 49, 20, 3])  # of all parts, one twice
+    np.testing.assert_array_equal(joined[rows], joined[0:57][rows])
+    assert joined[rows[:0]].shape == (0, 32)
 
 
 def test_a_shard_without_rows_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Writes `report.html`: what the sections hold, drawn by the templates beside this file."""
+"""Writes a page: what the sections hold, drawn by the templates beside this file. `report.html` is
+one; another is in `comparison.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scalingnote_jax.evaluate.report.sections import sections
-from scalingnote_jax.evaluate.report.summary import facts, lead
+from scalingnote_jax.evaluate.report.sections import Section, sections
+from scalingnote_jax.evaluate.report.summary import Fact, facts, lead
 
 
 def write_report(
@@ -28,7 +30,7 @@ def write_report(
     Args:
         path: the .html file.
         metrics: what `eval/metrics.json` holds.
-        curves: "train" and "distill" → records of their `metrics.jsonl`; either may be empty.
+        curves: "train", "distill" and "refine" → records of their `metrics.jsonl`, if any.
         examples: of each {"query": text, "relevant": document ids, "results": system → [(document
             id, text, score)], best first}.
         config: the resolved config as plain values.
@@ -38,18 +40,30 @@ def write_report(
     retention = dict(metrics.get("retention") or {})
     split = config.get("eval", {}).get("split", "")
     count = f"{rows[0]['queries'] if rows else 0:,}"
-    today = datetime.date.today()
-    date = f"{today.day} {today:%B %Y}"
+    write_page(
+        path,
+        name=str(config.get("name", metrics["dataset"])),
+        meta=f"{metrics['dataset']} · {' '.join([count, split]).strip()} queries · {today()}",
+        lead=lead(rows, retention),
+        facts=facts(rows, retention),
+        sections=sections(metrics, curves, examples, config, command or this_command()),
+    )
+
+
+def write_page(
+    path: str | Path,
+    *,
+    name: str,
+    meta: str,
+    lead: str,
+    facts: Sequence[Fact],
+    sections: Sequence[Section],
+) -> None:
+    """Writes a page of sections below a heading, as a whole or not at all."""
     page = (
         _environment()
         .get_template("page.html")
-        .render(
-            name=str(config.get("name", metrics["dataset"])),
-            meta=f"{metrics['dataset']} · {' '.join([count, split]).strip()} queries · {date}",
-            lead=lead(rows, retention),
-            facts=facts(rows, retention),
-            sections=sections(metrics, curves, examples, config, command or _this_command()),
-        )
+        .render(name=name, meta=meta, lead=lead, facts=facts, sections=sections)
     )
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -68,5 +82,12 @@ def _environment() -> Environment:
     )
 
 
-def _this_command() -> str:
+def today() -> str:
+    """The date in words."""
+    date = datetime.date.today()
+    return f"{date.day} {date:%B %Y}"
+
+
+def this_command() -> str:
+    """The command line of this process."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

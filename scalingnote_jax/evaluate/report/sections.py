@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from scalingnote_jax.evaluate.report import pictures, searches, summary, tables
+from scalingnote_jax.evaluate.report import crossed, pictures, searches, summary, tables
 from scalingnote_jax.evaluate.report.svg import looks, sample
 from scalingnote_jax.evaluate.report.words import number, plain, settings, size, system_name
 
@@ -55,17 +55,17 @@ def sections(
     shown = json.dumps(config, indent=2, ensure_ascii=False)
     worst = [searches.worst(w) for w in metrics.get("worst") or ()]
     compared = _by_metric(metrics.get("comparisons") or ())
-    crossed = tables.matrices(metrics.get("collections") or ())
+    across = crossed.of_a_run(metrics.get("collections") or ())
     scores = _scores(metrics.get("scores") or {})
     spread = [searches.example(e) for e in examples]
-    origin = {"command": command, "config": shown}
+    origin = {"command": command, "config": shown, "title": "Config, as resolved"}
     every = [
         Section("Results", "Results", "results.html", tables.results(metrics["rows"])),
         Section("Differences", "Which differences are real", "differences.html", compared),
         Section("Retention", "What the student keeps", "bars.html", bars),
         Section("Index", "The index", "index.html", _index(index)),
         Section("Robustness", "Robustness", "figures.html", _robustness(metrics)),
-        Section("Collections", "Other collections", "matrices.html", crossed),
+        Section("Collections", "Other collections", "matrices.html", across),
         Section("Scores", "Scores", "figures.html", scores),
         Section("Worst", "Where the student falls behind", "worst.html", worst),
         Section("Training", "Training", "figures.html", _training(curves)),
@@ -85,7 +85,10 @@ def _figures(drawn: Sequence[tuple[str, str]], **rest: Any) -> Figures | None:
 def _by_metric(comparisons: Sequence[Mapping[str, Any]]) -> list[tables.Table]:
     """A table for each metric: every pair of rows is compared by every metric, which is many."""
     metrics = dict.fromkeys(str(c["metric"]) for c in comparisons)
-    return [tables.comparisons(m, [c for c in comparisons if c["metric"] == m]) for m in metrics]
+    return [
+        tables.comparisons(f"Differences in {m}", [c for c in comparisons if c["metric"] == m])
+        for m in metrics
+    ]
 
 
 def _index(index: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -144,11 +147,13 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Figures | None:
 
 
 def _training(curves: Mapping[str, Sequence[dict[str, Any]]]) -> Figures | None:
-    train, distill = curves.get("train", ()), curves.get("distill", ())
+    train, distill, refine = (curves.get(stage, ()) for stage in ("train", "distill", "refine"))
     wanted = [
         ("Teacher: contrastive loss", train, "loss", False),
         ("Teacher: in-batch accuracy", train, "accuracy", True),
         ("Student: distillation loss", distill, "loss", False),
+        ("Student, new queries: teacher's top 10 found", distill, "heldout_overlap@10", True),
+        ("Refined student: contrastive loss", refine, "contrastive", False),
     ]
     return _figures(
         [(title, pictures.curve(records, key, title, p)) for title, records, key, p in wanted]

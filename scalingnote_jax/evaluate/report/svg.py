@@ -39,6 +39,7 @@ LOOKS = {
     "bm25": Look("#161718", ":", "^"),
     "untrained": Look("#191a1b", "-.", "D"),
     "student_int8": Look("#1c1d1e", (0, (6, 1.5, 1.5, 1.5, 1.5, 1.5)), "v"),
+    "refined": Look("#1f2021", (0, (3, 1, 1, 1)), "P"),
 }
 # Placeholder → what the page calls that colour.
 COLOURS = {

@@ -1,5 +1,5 @@
-"""The report's tables as plain values: results, comparisons, the index's settings, robustness,
-cross-domain. The template `macros.html` draws them all alike.
+"""The report's tables as plain values: results, comparisons, the index's settings, robustness. The
+template `macros.html` draws them all alike. Those of several collections are in `crossed.py`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def results(rows: Sequence[Row]) -> Table | None:
         lines.append(Line(head, cells, row is first_row(rows, "student")))
     less_is_better = [False] * len(names) + [less for _, _, less in judged]
     for place, less in enumerate(less_is_better):
-        _mark_best([line.cells[place] for line in lines], less)
+        mark_best([line.cells[place] for line in lines], less)
     titles = [*names, *(title for _, title, _ in judged), *(title for _, title, _ in COSTS)]
     return Table("Results", ["System", *titles], lines)
 
@@ -110,7 +110,7 @@ def _cost(value: Any, form: Callable[[float], str]) -> Cell:
     return Cell() if x is None else Cell(form(x), value=x)
 
 
-def _mark_best(cells: Sequence[Cell], less: bool) -> None:
+def mark_best(cells: Sequence[Cell], less: bool) -> None:
     """Bold for all that read the same as the best; the best of one is nothing to boast of."""
     values = [cell.value for cell in cells if cell.value is not None]
     if len(values) < 2:
@@ -120,13 +120,19 @@ def _mark_best(cells: Sequence[Cell], less: bool) -> None:
         cell.best = cell.value is not None and cell.shown == best
 
 
-def comparisons(metric: str, found: Sequence[Mapping[str, Any]]) -> Table:
-    """Each pair of rows by one metric: the difference, and whether chance may explain it."""
+def comparisons(
+    caption: str, found: Sequence[Mapping[str, Any]], name: Callable[[str], str] = run_name
+) -> Table:
+    """Each pair of rows by one metric: the difference, and whether chance may explain it.
+
+    Args:
+        name: what a row is called.
+    """
     lines = []
     for c in found:
         difference, p = number(c.get("difference")), number(c.get("p_holm"))
         words = NONE if p is None else "yes" if p < LEVEL else "not shown"
-        pair = Cell(f"{run_name(str(c['a']))} − {run_name(str(c['b']))}")
+        pair = Cell(f"{name(str(c['a']))} − {name(str(c['b']))}")
         cells = [
             Cell(fixed(difference, signed=True), value=difference),
             Cell(probability(c.get("p")), value=number(c.get("p"))),
@@ -135,7 +141,7 @@ def comparisons(metric: str, found: Sequence[Mapping[str, Any]]) -> Table:
         ]
         lines.append(Line(pair, cells))
     columns = ["Pair", "Difference", "p", "p, Holm", "Differ?"]
-    return Table(f"Differences in {metric}", columns, lines, {"Differ?"})
+    return Table(caption, columns, lines, {"Differ?"})
 
 
 def tuned(points: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -179,29 +185,3 @@ def strengths(points: Sequence[Mapping[str, Any]]) -> Table | None:
     ]
     columns = ["Disturbance", "System", "Metric", "Strength", "Value", "95\u00a0% interval"]
     return Table("Robustness", columns, lines, {"System", "Metric", columns[-1]}) if lines else None
-
-
-def matrices(found: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """For each metric and system: trained on × tested on."""
-    tables = []
-    for metric in dict.fromkeys(name for c in found for name in c["metrics"]):
-        for system in dict.fromkeys(str(c["system"]) for c in found if metric in c["metrics"]):
-            own = [c for c in found if c["system"] == system]
-            tables.append(_matrix(f"{metric}: {system_name(system)}", own, metric))
-    return tables
-
-
-def _matrix(caption: str, found: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    values = {(c.get("trained_on"), c["tested_on"]): c["metrics"].get(metric) for c in found}
-    trained, tested = (list(dict.fromkeys(key[side] for key in values)) for side in (0, 1))
-    lines = [
-        Line(
-            Cell(NONE if a is None else str(a)),
-            [
-                Cell(fixed(values.get((a, b))), value=number(values.get((a, b))), own=a == b)
-                for b in tested
-            ],
-        )
-        for a in trained
-    ]
-    return Table(caption, ["Trained on", *map(str, tested)], lines)

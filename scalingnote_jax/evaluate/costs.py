@@ -1,0 +1,125 @@
+"""What a system cost to make: FLOPs, examples and wall time of each stage behind it, so that a
+table of systems also says at what price.
+
+FLOPs are those of `plan/flops.py`: matrix products forward and backward, as if every text had its
+tower's `max_tokens`; the same rule for all systems, and more than what padding to shorter buckets
+needs. The few thousand passes of a fitted start are in the seconds only. Seconds are of this
+machine. Not for the latency of a query, which is measured in `rows.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scalingnote_jax.config import Config
+from scalingnote_jax.models.initial import student_config
+from scalingnote_jax.models.towers import TowerDef, tower_def
+from scalingnote_jax.plan.flops import step_flops, tower_flops
+from scalingnote_jax.retrieval.store import MANIFEST, read_manifest
+from scalingnote_jax.stages import distills, refines, row_name
+from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.state import flatten, split_frozen
+from scalingnote_jax.train.teacher import Towers
+from scalingnote_jax.workdir import Workdir, read_done
+
+Cost = dict[str, Any]
+
+
+def costs(config: Config, workdir: Workdir, documents: int) -> dict[str, Cost]:
+    """Of the rows of each trained system, by its name in the table.
+
+    Args:
+        documents: in the corpus.
+
+    Returns:
+        of each {"flops", "secs": of all its stages; "query_flops": to encode one query of the
+        greatest length; "stages": {"train" | "mine" | "encode" | "distill" | "refine":
+        {"flops", "secs", and of a training "steps", "examples"}}}.
+    """
+    if not read_metrics(workdir.teacher / "metrics.jsonl"):
+        return {}
+    towers = Towers(config.teacher)
+    stages = _stage_1(config, workdir, towers, documents)
+    spent = {row_name(config, "teacher"): _sum_up(stages, towers.query)}
+    if distills(config):
+        student = tower_def(student_config(config), "distill.student")
+        stages |= {"distill": _stage_2(config, workdir, student, towers.query)}
+        spent["student"] = spent["student_int8"] = _sum_up(stages, student)
+        if refines(config):
+            stages |= {"refine": _stage_3(config, workdir, student)}
+            spent["refined"] = spent["student_int8"] = _sum_up(stages, student)
+    return spent
+
+
+def _sum_up(stages: dict[str, Cost], query: TowerDef) -> Cost:
+    total = {key: round(sum(s[key] for s in stages.values()), 1) for key in ("flops", "secs")}
+    return total | {"query_flops": tower_flops(query, 1).model, "stages": dict(stages)}
+
+
+def _stage_1(config: Config, workdir: Workdir, towers: Towers, documents: int) -> dict[str, Cost]:
+    rounds = config.mine.rounds
+    places = [*(workdir.at_round(number) for number in range(len(rounds) - 1)), workdir]
+    trained, _ = split_frozen(
+        "teacher", towers.abstract()[0], towers.freeze(config.train.learn_temperature)
+    )
+    each = step_flops(config, towers, set(trained)).model
+    stages = {"train": _training((p.teacher for p in places), config.train.batch_size, each)}
+    all_documents = tower_flops(towers.doc, documents).model
+    if set(rounds) != {"none"}:
+        secs = sum(_secs(p.negatives) for p in places)
+        stages["mine"] = {"flops": all_documents * rounds.count("teacher"), "secs": round(secs, 1)}
+    folder = workdir.embeddings("teacher", "doc")
+    stages["encode"] = {"flops": all_documents, "secs": round(_secs(folder), 1)}
+    return stages
+
+
+def _stage_2(config: Config, workdir: Workdir, student: TowerDef, teacher: TowerDef) -> Cost:
+    """The teacher's vectors of the query texts included."""
+    size = config.distill.batch_size
+    stage = _training([workdir.student], size, _text_flops(student) * size)
+    texts = workdir.embeddings("teacher", "distill")
+    if (texts / MANIFEST).is_file():
+        count = read_manifest(texts, "distill", "delete it")["count"]
+        stage["flops"] += tower_flops(teacher, count).model
+    return stage
+
+
+def _stage_3(config: Config, workdir: Workdir, student: TowerDef) -> Cost:
+    """The documents' vectors are there; what a step multiplies with them is not worth counting."""
+    size = config.refine.batch_size
+    return _training([workdir.refined], size, _text_flops(student) * size)
+
+
+def _text_flops(student: TowerDef) -> int:
+    """To train it on one text."""
+    shapes = flatten(student.abstract()[0])
+    trained, _ = split_frozen("distill.student", shapes, student.freeze)
+    return tower_flops(student, 1, set(trained)).model
+
+
+def _training(folders: Iterable[Path], batch_size: int, flops_of_step: int) -> Cost:
+    folders = list(folders)
+    logs = [read_metrics(folder / "metrics.jsonl") for folder in folders]
+    steps = sum(log[-1]["step"] for log in logs if log)
+    # What a killed run had done before is in the log alone; what is around the steps in the other
+    pairs = zip(folders, logs, strict=True)
+    secs = sum(max(_secs(folder), _logged_secs(log)) for folder, log in pairs)
+    work = {"steps": steps, "examples": steps * batch_size}
+    return work | {"flops": steps * flops_of_step, "secs": round(secs, 1)}
+
+
+def _logged_secs(log: list[dict[str, Any]]) -> float:
+    """A run that goes on counts its seconds from zero."""
+    total = last = 0.0
+    for record in log:
+        if record["secs"] < last:
+            total += last
+        last = record["secs"]
+    return total + last
+
+
+def _secs(folder: Path) -> float:
+    """What the step in `folder` took in its last run; older workdirs do not say."""
+    return float((read_done(folder) or {}).get("secs", 0.0))

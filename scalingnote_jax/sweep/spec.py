@@ -1,0 +1,56 @@
+"""What a sweep file says: a Python file with `get_sweep() -> Sweep`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from scalingnote_jax.config import Config
+from scalingnote_jax.errors import bad_input
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A config and the fields that vary.
+
+    Attributes:
+        config: where every field stands that does not vary.
+        axes: field, as on the command line ("distill.w_mse"), → its values, in the order in which
+            they are shown.
+        seeds: values of `seed`; each cell runs with each of them.
+        mode: "one at a time" varies each field with the others as in `config`; "grid" takes every
+            combination.
+    """
+
+    config: Config
+    axes: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...] = (0,)
+    mode: Literal["one at a time", "grid"] = "one at a time"
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """The sweep of a Python file.
+
+    Raises:
+        UserError: no such file, or it gives no sweep.
+    """
+    path = Path(path)
+    wanted = "get_sweep() -> Sweep"
+    if not path.is_file():
+        raise bad_input(str(path), "no such file", f"a Python file with {wanted}", "see configs/")
+    spec = importlib.util.spec_from_file_location(f"scalingnote_sweep_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        sweep = module.get_sweep()
+    except Exception as e:
+        raise bad_input(str(path), f"{type(e).__name__}: {e}", wanted, "mend the file") from e
+    if not isinstance(sweep, Sweep):
+        given = f"get_sweep() returned {type(sweep).__name__}"
+        raise bad_input(str(path), given, "a Sweep", "mend the file")
+    return sweep
