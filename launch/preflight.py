@@ -31,6 +31,7 @@ from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.fingerprint import content_hash, file_hash
 from scalingnote_jax.job import find_job
 from scalingnote_jax.rendezvous import Arrival, meet
+from scalingnote_jax.stages import distills
 from scalingnote_jax.train.prepare import check_batch
 from scalingnote_jax.workdir import Workdir
 
@@ -202,7 +203,8 @@ def check_devices(config: Config) -> str:
             "devices", _some(odd), f"{usual} as elsewhere", "look for a broken accelerator there"
         )
     check_batch("train", config.train, mesh)
-    check_batch("distill", config.distill, mesh)
+    if distills(config):
+        check_batch("distill", config.distill, mesh)
     sizes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     return f"{len(counts)} hosts, {len(devices)} × {devices[0].device_kind}, mesh {sizes}"
 

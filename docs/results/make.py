@@ -58,7 +58,6 @@ def add(workdir: Path, config_file: Path, name: str, folder: Path = HERE) -> Pat
         f"{platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}",
         "shipped": row_name(config, shipped_tower(config)),
         "rows": [_plain(row) for row in metrics["rows"]],
-        "retention": metrics["retention"],
         **_single_queries(workdir, metrics["rows"]),
     }
     path = folder / f"{metrics['dataset']}-{name}-{config.seed}.json"
@@ -149,8 +148,8 @@ def _dataset(results: list[Result]) -> str:
 
 
 def _systems(results: list[Result]) -> dict[str, list[tuple[Result, dict[str, Any]]]]:
-    """Name in the table → (file, row) of each seed: what a config ships under its own name, its
-    teacher beside it, and BM25 once.
+    """Name in the table → (file, row) of each seed: what a config ships under its own name, what
+    else it has beside it, and BM25; what several workdirs share, once.
     """
     found: dict[str, list[tuple[Result, dict[str, Any]]]] = {}
     for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
@@ -161,10 +160,17 @@ def _systems(results: list[Result]) -> dict[str, list[tuple[Result, dict[str, An
             elif system == "bm25":
                 name = "bm25"
             row = first_row(result["rows"], system)
-            seeds = [other["seed"] for other, _ in found.get(name, ())]
-            if row is not None and result["seed"] not in seeds:
+            others = [r for runs in found.values() for o, r in runs if o["seed"] == result["seed"]]
+            again = system != result["shipped"] and any(_alike(row, other) for other in others)
+            if row is not None and not again:
                 found.setdefault(name, []).append((result, row))
     return found
+
+
+def _alike(a: dict[str, Any] | None, b: dict[str, Any]) -> bool:
+    """Whether two rows are of the same towers, which one workdir has taken over from another."""
+    keys = ("metrics", "query_tower", "doc_tower")
+    return a is not None and all(a[key] == b[key] for key in keys)
 
 
 def _row(name: str, runs: list[tuple[Result, dict[str, Any]]], metrics: list[str]) -> str:
@@ -201,10 +207,11 @@ def _values(runs: list[tuple[Result, dict[str, Any]]], metric: str) -> np.ndarra
 
 
 def _tests(systems: dict[str, list[tuple[Result, dict[str, Any]]]], metric: str) -> str:
-    """Every pair of systems: randomisation tests on the queries' means over seeds."""
-    values = {name: _values(runs, metric) for name, runs in systems.items()}
-    queries = {name: systems[name][0][0]["queries"] for name in systems}
-    usual = next(iter(queries.values()))
+    """Every pair of what configs ship: randomisation tests on the queries' means over seeds."""
+    shipped = {n: runs for n, runs in systems.items() if runs[0][0]["name"] == n}
+    values = {name: _values(runs, metric) for name, runs in shipped.items()}
+    queries = {name: runs[0][0]["queries"] for name, runs in shipped.items()}
+    usual = next(iter(queries.values()), "")
     known = [name for name, v in values.items() if v is not None and queries[name] == usual]
     if len(known) < 2:
         return ""
@@ -218,16 +225,18 @@ def _tests(systems: dict[str, list[tuple[Result, dict[str, Any]]]], metric: str)
 
 
 def _kept(results: list[Result]) -> str:
-    """What the student keeps of the teacher on the same index."""
-    kept = [r for r in results if r["retention"]]
-    if not kept:
-        return ""
-    metrics = list(kept[0]["retention"])
-    lines = [
-        _line([r["name"], str(r["seed"]), *(f"{r['retention'].get(m, 0):.1%}" for m in metrics)])
-        for r in sorted(kept, key=lambda r: (r["name"], r["seed"]))
-    ]
-    return _table(["student / teacher", "seed", *metrics]) + "\n".join(lines)
+    """What is shipped keeps of its teacher on the same index."""
+    lines = []
+    for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
+        teacher, ours = (first_row(result["rows"], s) for s in ("teacher", result["shipped"]))
+        if teacher is not None and ours is not None:
+            metrics = list(teacher["metrics"])
+            shares = [ours["metrics"][m] / max(teacher["metrics"][m], 1e-9) for m in metrics]
+            lines.append(
+                _line([result["name"], str(result["seed"]), *(f"{x:.1%}" for x in shares)])
+            )
+    titles = ["shipped / teacher", "seed", *(metrics if lines else ())]
+    return _table(titles) + "\n".join(lines) if lines else ""
 
 
 def _table(titles: list[str]) -> str:

@@ -193,6 +193,7 @@ class RefineConfig:
     w_align: float = 1.0  # weight of 1 - cosine with the teacher's vector of the query
     accumulate: int = 1
     bucket_window: int = 16
+    # About a third of stage 2's learning rate: docs/distillation.md
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=3e-5))
     log_every: str = "20 steps"
     checkpoint_every: str = "25%"

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scalingnote_jax.config import ExactConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.best import Best
-from scalingnote_jax.retrieval.scan import GROUP, Found, block_scores, scan
+from scalingnote_jax.retrieval.scan import Found, block_scores, scan
 
 LANES = 128  # columns of a block of scores are a multiple of it: the width of a TPU's registers
 INT8_MAX = 127
@@ -106,7 +106,7 @@ def _search_on_cpu(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`exact_search` on one CPU: a block is multiplied while the one before is looked through."""
     n, size = vectors.shape[0], _query_block(len(queries), cfg)
-    block = math.ceil(n / math.ceil(n / cfg.block_rows) / GROUP) * GROUP
+    block = math.ceil(n / math.ceil(n / cfg.block_rows))
     asked = {
         i: jax.device_put(_padded(queries, i, size), device) for i in range(0, len(queries), size)
     }
@@ -117,16 +117,15 @@ def _search_on_cpu(
             stored, scale = quantise(_padded(vectors, first_row, block), cfg.storage)
             docs, scales = jax.device_put((stored, scale), device)
             for first_query, group in asked.items():
-                yield block_scores(group, docs, scales, n - first_row), first_query, first_row
+                yield block_scores(group, docs, scales), first_query, first_row
 
     for product, first_query, first_row in _one_ahead(products()):
-        scores, highest = (np.asarray(x)[: len(queries) - first_query] for x in product)
-        best.add(scores, highest, first_query, first_row)
+        scores = np.asarray(product)[: len(queries) - first_query, : n - first_row]
+        best.add(scores, first_query, first_row)
     return best.found()
 
 
-# Of `block_scores`, with the first query and the first row
-_Product = tuple[tuple[jax.Array, jax.Array], int, int]
+_Product = tuple[jax.Array, int, int]  # the scores of a block, its first query and first row
 
 
 def _one_ahead(products: Iterator[_Product]) -> Iterator[_Product]:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-GROUP = 16  # scores of a group in `block_scores`
 Found = tuple[jax.Array, jax.Array]  # scores [q, k] float32 and rows [q, k] int32, best first
 
 
@@ -124,21 +123,7 @@ def _scores(queries: jax.Array, docs: jax.Array, scales: jax.Array | None) -> ja
     return scores if scales is None else scores * scales
 
 
-@jax.jit
-def block_scores(
-    queries: jax.Array, docs: jax.Array, scales: jax.Array | None, rows: int
-) -> tuple[jax.Array, jax.Array]:
-    """A block's scores [q, n], -inf where it is only filled up, and the highest of each group of
-    them [q, n / GROUP], as `Best.add` takes both.
-
-    Args:
-        queries: [q, D] float32.
-        docs, scales: [n, D] and [n] or None, as for `scan`; n is a multiple of `GROUP`.
-        rows: documents in the block.
-    """
-    places = jnp.arange(docs.shape[0], dtype=jnp.int32)
-    scores = jnp.where(places < rows, _scores(queries, docs, scales), -jnp.inf)
-    return scores, scores.reshape(len(queries), GROUP, -1).max(axis=1)
+block_scores = jax.jit(_scores)
 
 
 def _merged(best: Found, more: Found) -> Found:

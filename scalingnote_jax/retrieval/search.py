@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from scalingnote_jax.config import Config, MeshConfig
+from scalingnote_jax.configfile import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.mesh import make_mesh
@@ -102,6 +103,7 @@ class Searcher:
         in one line. `int8`, `student`: as for `load`; the index stays as it is.
         """
         paths = Workdir(workdir, student)
+        read_workdir_config(paths.root)  # a folder that is no workdir is said to be none
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
         return cls(
             Model(served_config(paths, store.manifest.get("checkpoint")), paths, int8),

@@ -188,6 +188,7 @@ def test_costs_of_a_finished_run(finished: Path, tiny_config: Path) -> None:
     manifest = json.loads((finished / "embeddings/teacher-distill/manifest.json").read_text())
     assert texts == manifest["count"]
     assert tower_flops(tower_def(config.distill.student), 1).model == student
+    assert "to make, PFLOP" in (finished / "report.html").read_text()
 
 
 def test_no_costs_of_what_was_not_trained(tmp_path: Path) -> None:

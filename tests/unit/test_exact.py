@@ -128,17 +128,16 @@ def test_one_cpu_finds_the_same_in_any_order_of_the_documents(order: str, k: int
 
 def test_a_block_of_which_all_pass_and_one_of_which_none_does() -> None:
     best, row = Best(1, 2), 0
-    for block in (np.arange(500), np.arange(500, 1000), np.zeros(500), np.full(4, 999)):
-        scores = block[None].astype(np.float32)
-        best.add(scores, scores.reshape(1, 4, -1).max(axis=1), 0, row)
+    for block in (np.arange(500), np.arange(500, 1000), np.zeros(500), np.full(3, 999)):
+        best.add(block[None].astype(np.float32), 0, row)
         row += len(block)
     assert best.found()[0].tolist() == [[999, 999]]
     assert best.found()[1].tolist() == [[999, 1500]]
 
 
 def test_zeros_of_either_sign_are_equal_and_negative_scores_fall() -> None:
-    best, scores = Best(1, 4), np.array([[-0.0, -2.5, 0.0, -1e-30]], np.float32)
-    best.add(scores, scores, 0, 7)
+    best = Best(1, 4)
+    best.add(np.array([[-0.0, -2.5, 0.0, -1e-30]], np.float32), 0, 7)
     assert best.found()[1].tolist() == [[7, 9, 10, 8]]
     np.testing.assert_array_equal(best.found()[0], np.array([[0, 0, -1e-30, -2.5]], np.float32))
 

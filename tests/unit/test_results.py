@@ -77,8 +77,7 @@ def result(name: str, seed: int, values: str) -> dict:
         "command": f"scalingnote run configs/{name}.py",
         "commit": "abc",
         "machine": "m",
-        "rows": [row],
-        "retention": {"nDCG@10": 0.5},
+        "rows": [row, row | {"system": "teacher", "metrics": {"nDCG@10": 2 * mean}}],
         "queries": "same",
         "per_query": {"student": {"nDCG@10": values}},
     }
@@ -93,3 +92,11 @@ def test_seeds_are_averaged_and_systems_compared(make: ModuleType) -> None:
     # All signs must agree: 2 of 2⁸ patterns, 0.0078
     assert "| good − bad | +0.775 | 0.0" in page
     assert "| good | 1 | 50.0% |" in page
+
+
+def test_what_two_workdirs_share_stands_once(make: ModuleType) -> None:
+    a, b = (result(name, 0, "1 0.5") for name in "ab")
+    page = make.page([a, b])
+    assert page.count("| a: teacher |") == 1
+    assert "| b: teacher |" not in page
+    assert page.count("| a | q |") == page.count("| b | q |") == 1

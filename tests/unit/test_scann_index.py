@@ -25,7 +25,7 @@ KINDS = {  # kind: (config that forces it at this size, least Recall@10 against 
     "brute_force": (IndexConfig(target_recall=0), 1.0),
     "ah": (IndexConfig(target_recall=0, exact_below=0), 0.99),
     "tree_ah": (
-        IndexConfig(target_recall=0, exact_below=0, partition_above=100, search_percent=15),
+        IndexConfig(target_recall=0, exact_below=0, partition_above=100, search_percent=25),
         0.97,
     ),
     "parts": (

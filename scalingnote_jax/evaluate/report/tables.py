@@ -37,6 +37,8 @@ COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("query_ms_p50", "p50, ms", milliseconds),
     ("query_ms_p99", "p99, ms", milliseconds),
     ("params_non_embedding", "params, M", millions),
+    ("cost.flops", "to make, PFLOP", lambda flops: f"{flops / 1e15:.3g}"),
+    ("cost.secs", "to make, min", lambda secs: f"{secs / 60:.1f}"),
 )
 
 
@@ -74,18 +76,19 @@ def results(rows: Sequence[Row]) -> Table | None:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     judged = [j for j in JUDGED if any(number(_judged(row).get(j[0])) is not None for row in rows)]
+    costs = [c for c in COSTS if "." not in c[0] or any(_at(row, c[0]) for row in rows)]
     lines = []
     for row in rows:
         what = f"{system_name(row['system'])} · {search_name(row['search'])}"
         cells = [_metric(row, name) for name in names]
         cells += [_judgement(_judged(row), key) for key, _, _ in judged]
-        cells += [_cost(row.get(key), form) for key, _, form in COSTS]
+        cells += [_cost(_at(row, key), form) for key, _, form in costs]
         head = Cell(what, row.get("query_tower") or "")
         lines.append(Line(head, cells, row is first_row(rows, "student")))
     less_is_better = [False] * len(names) + [less for _, _, less in judged]
     for place, less in enumerate(less_is_better):
         mark_best([line.cells[place] for line in lines], less)
-    titles = [*names, *(title for _, title, _ in judged), *(title for _, title, _ in COSTS)]
+    titles = [*names, *(title for _, title, _ in judged), *(title for _, title, _ in costs)]
     return Table("Results", ["System", *titles], lines)
 
 
@@ -103,6 +106,12 @@ def _judgement(judged: Mapping[str, Any], key: str) -> Cell:
     deviation = number(judged.get(f"{key}_sd"))
     detail = "" if deviation is None else f"± {deviation:.3f}"
     return Cell(fixed(judged.get(key)), detail, number(judged.get(key)))
+
+
+def _at(row: Row, key: str) -> Any:
+    """A field, or with a dot a field of a field."""
+    head, _, rest = key.partition(".")
+    return (row.get(head) or {}).get(rest) if rest else row.get(head)
 
 
 def _cost(value: Any, form: Callable[[float], str]) -> Cell:
