@@ -27,6 +27,7 @@ from scalingnote_jax.smoke import shrunk
 
 CONFIG_FILE = "config.json"
 _Section = typing.TypeVar("_Section")
+_Made = typing.TypeVar("_Made")
 
 
 def load_config(
@@ -48,22 +49,32 @@ def load_config(
     if path.name == CONFIG_FILE:  # of a workdir
         config = read_workdir_config(path.parent)
         return apply_overrides(shrunk(config) if smoke else config, overrides or [])
-    spec = importlib.util.spec_from_file_location(f"scalingnote_config_{path.stem}", path)
+    config = made_by(path, "get_config", Config)
+    return apply_overrides(shrunk(config) if smoke else config, overrides or [])
+
+
+def made_by(path: Path, function: str, kind: type[_Made]) -> _Made:
+    """What a function of a Python file returns.
+
+    Raises:
+        UserError: the file cannot be run, has no such function, or it returns something else.
+    """
+    spec = importlib.util.spec_from_file_location(
+        f"scalingnote_{kind.__name__.lower()}_{path.stem}", path
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        made = getattr(module, function)()
     except Exception as e:
-        raise bad_input(
-            str(path), f"{type(e).__name__}: {e}", "get_config() -> Config", "mend the file"
-        ) from e
-    if not isinstance(config, Config):
-        raise bad_input(
-            str(path), f"get_config() returned {type(config).__name__}", "a Config", "mend the file"
-        )
-    return apply_overrides(shrunk(config) if smoke else config, overrides or [])
+        wanted = f"{function}() -> {kind.__name__}"
+        raise bad_input(str(path), f"{type(e).__name__}: {e}", wanted, "mend the file") from e
+    if not isinstance(made, kind):
+        given = f"{function}() returned {type(made).__name__}"
+        raise bad_input(str(path), given, f"a {kind.__name__}", "mend the file")
+    return made
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:

@@ -1,4 +1,4 @@
-"""One tower: body, pooling, projection. `TowerDef` is its functional face, for everything else.
+"""The functional face of a tower (`tower.py`): its definition, and what is done with its weights.
 
 Parameters are nested dicts: {"body": {"embedding": …, "layers": …, …}, "projection": [E, D]}, the
 last only if the config asks for a projection. Not for losses, meshes or texts.
@@ -20,7 +20,7 @@ from jax.sharding import Sharding
 
 from scalingnote_jax.config import LoraConfig, TowerConfig
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape, make_body
+from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.checks import (
     check_attention,
     check_choices,
@@ -29,22 +29,18 @@ from scalingnote_jax.models.checks import (
     check_shape,
     check_text,
 )
-from scalingnote_jax.models.decoder import Decoder
-from scalingnote_jax.models.language import log_likelihood
-from scalingnote_jax.models.lora import FOLDER, SCALES, adapt, linear_weights, merge, store_in
+from scalingnote_jax.models.lora import FOLDER, SCALES, linear_weights, merge
 from scalingnote_jax.models.params import (
     Drawn,
     Tree,
     blueprint,
     draw,
-    orthogonal,
-    param,
     values_of,
 )
-from scalingnote_jax.models.pooling import pool, pool_beginnings
 from scalingnote_jax.models.pretrained import first_layers, open_pretrained, shape_of
 from scalingnote_jax.models.quantised import Form
 from scalingnote_jax.models.storage import store
+from scalingnote_jax.models.tower import Tower
 
 # Below it a vector is not scaled up to length one: its gradient would explode
 _SMALLEST_NORM = 1e-6
@@ -55,57 +51,6 @@ def normalise(x: Array) -> Array:
     x = x.astype(jnp.float32)
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
-
-
-class Tower(nnx.Module):
-    """Tokens to one vector per row."""
-
-    def __init__(self, cfg: TowerConfig, shape: Shape, *, rngs: nnx.Rngs, integers: bool = False):
-        """`rngs` has the streams "params", "projection" and "lora": what one part draws changes
-        nothing in the others. `integers`: as in `TowerDef`."""
-        self.pooling = cfg.pooling
-        self.body = make_body(
-            shape,
-            rngs=rngs,
-            remat=cfg.remat,
-            dtype=cfg.dtype,
-            dropout=cfg.dropout,
-            bidirectional=cfg.bidirectional,
-        )
-        store_in(self.body, cfg.lora.base_dtype)
-        if cfg.lora.rank:
-            adapt(self.body.layers, cfg.lora, rngs)
-        if integers:
-            self.body.layers.integers = True
-        self.projects = bool(cfg.projection)
-        if self.projects:
-            size = (shape.hidden_size, cfg.projection)
-            self.projection = param(rngs.projection(), size, ("embed", "proj"), orthogonal)
-
-    def __call__(
-        self,
-        tokens: Array,
-        segments: Array,
-        rows: Sharding | None = None,
-        texts_per_row: int = 0,
-        keys: Array | None = None,
-        beginnings: Array | None = None,
-    ) -> Array:
-        """As `TowerDef.apply`."""
-        hidden = self.body(tokens, segments, rows, keys)
-        pooled = pool(hidden, segments, self.pooling, texts_per_row)  # [B, E] or [B, S, E]
-        if beginnings is not None:
-            first = pool_beginnings(hidden, beginnings, pooled, self.pooling, texts_per_row)
-            pooled = jnp.stack([pooled, first], axis=-2)
-        return pooled @ self.projection[...] if self.projects else pooled
-
-    def log_likelihood(
-        self, vectors: Array, tokens: Array, mask: Array, rows: Sharding | None = None
-    ) -> Array:
-        """As `TowerDef.log_likelihood`."""
-        assert isinstance(self.body, Decoder)
-        start = vectors @ self.projection[...].T if self.projects else vectors
-        return log_likelihood(self.body, start, tokens, mask, rows)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from scalingnote_jax.config import Config
+from scalingnote_jax.configfile import made_by
 from scalingnote_jax.errors import bad_input
 
 
@@ -41,16 +41,4 @@ def load_sweep(path: str | Path) -> Sweep:
     wanted = "get_sweep() -> Sweep"
     if not path.is_file():
         raise bad_input(str(path), "no such file", f"a Python file with {wanted}", "see configs/")
-    spec = importlib.util.spec_from_file_location(f"scalingnote_sweep_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        sweep = module.get_sweep()
-    except Exception as e:
-        raise bad_input(str(path), f"{type(e).__name__}: {e}", wanted, "mend the file") from e
-    if not isinstance(sweep, Sweep):
-        given = f"get_sweep() returned {type(sweep).__name__}"
-        raise bad_input(str(path), given, "a Sweep", "mend the file")
-    return sweep
+    return made_by(path, "get_sweep", Sweep)
