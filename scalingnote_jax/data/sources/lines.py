@@ -41,7 +41,7 @@ def needed_file(path: Path) -> Path:
             str(path),
             "no such file",
             f"{path.name} or {path.name}.gz",
-            "correct --data.path, or put the file there",
+            "correct the path, or put the file there",
         )
     return found
 
