@@ -69,6 +69,7 @@ EXTRAS = {
     ],
     "dev": [
         "pytest>=8",
+        "pytest-xdist>=3.6",  # two files at a time: a test waits for one compiling core
         "ruff>=0.14",
         "mypy>=1.18",
         "ir-datasets>=0.6.3,<0.7",  # the tests of the source of that name

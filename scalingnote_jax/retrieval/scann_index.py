@@ -10,6 +10,8 @@ builds differ in their bytes, since ScaNN draws its own random starts. How an in
 
 from __future__ import annotations
 
+import math
+import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from scalingnote_jax.retrieval.store import MANIFEST, check_files, damaged, read
 
 REBUILD = "run `scalingnote index` again"
 MANY_QUERIES = 512  # from here on the threads pay for themselves
+BATCH = 1024  # queries that a thread takes at once; ScaNN's 256 answer a tenth fewer a second
 
 
 class ScannIndex:
@@ -138,9 +141,11 @@ class ScannIndex:
     def _batched(
         self, part: Any, queries: np.ndarray, k: int, leaves: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        many = len(queries) >= MANY_QUERIES
-        run = part.search_batched_parallel if many else part.search_batched
-        return run(queries, k, max(k, self._reorder), leaves)
+        candidates = max(k, self._reorder)
+        if len(queries) < MANY_QUERIES:
+            return part.search_batched(queries, k, candidates, leaves)
+        share = math.ceil(len(queries) / (os.cpu_count() or 1))  # of a core
+        return part.search_batched_parallel(queries, k, candidates, leaves, min(share, BATCH))
 
 
 def index_facts(dir: str | Path) -> dict[str, Any]:
