@@ -55,7 +55,7 @@ from scalingnote_jax.rounds import (
     steps_of,
     train_inputs,
 )
-from scalingnote_jax.stages import distills, refines, row_name
+from scalingnote_jax.stages import check_systems, distills, refines, row_name
 from scalingnote_jax.train.refine import mining_rules, refine
 from scalingnote_jax.train.student import distill
 from scalingnote_jax.workdir import Workdir, clear, is_done, mark_done, output_of
@@ -67,6 +67,7 @@ class Run:
     def __init__(self, config: Config, workdir: Workdir, mesh: Mesh, reuse: Sequence[Path] = ()):
         """`reuse`: workdirs whose finished steps may be taken over."""
         check_robustness(config.eval)  # before minutes of training, not after them
+        check_systems(config)
         check_collections(config)
         check_stage_1(config)
         self.config, self.workdir, self.mesh, self.reuse = config, workdir, mesh, reuse

@@ -21,7 +21,14 @@ from scalingnote_jax.mesh import make_mesh
 from scalingnote_jax.models.towers import tower_def
 from scalingnote_jax.plan.flops import tower_flops
 from scalingnote_jax.retrieval.encoder import unit_rows
-from scalingnote_jax.stages import distills, refines, row_name, shipped_tower, systems
+from scalingnote_jax.stages import (
+    check_systems,
+    distills,
+    refines,
+    row_name,
+    shipped_tower,
+    systems,
+)
 from scalingnote_jax.tokenisation import tokens_of, tower_tokenizer
 from scalingnote_jax.train.aligned import check_aligned
 from scalingnote_jax.train.state import nest
@@ -57,6 +64,15 @@ def test_terms_are_equal_field_by_field(name: str) -> None:
         for field in ("weights", "projection", "pooling", "text.max_tokens", "text.prompt")
     )
     assert config(name).name == name
+
+
+@pytest.mark.parametrize("asked", [(), ("student", "student_int8")])
+def test_an_evaluation_without_a_row_is_refused_at_the_start(asked: tuple[str, ...]) -> None:
+    twin = config("twinbert")
+    with pytest.raises(UserError, match=r"--eval\.systems"):
+        check_systems(replace(twin, eval=replace(twin.eval, systems=asked)))
+    check_systems(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
+    check_systems(twin)
 
 
 def test_who_is_small_starts_from_the_same_weights() -> None:
