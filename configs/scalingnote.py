@@ -43,9 +43,10 @@ def get_config() -> Config:
         name="scalingnote",
         data=DataConfig(source="beir"),
         teacher=TowersConfig(query=llm, doc=replace(llm, text=doc_text)),
-        # In examples and not in epochs: each system sees as many pairs, whatever the collection
+        # In examples and not in epochs: each system sees as many pairs, whatever the collection. Few
+        # of them: what an LLM was pretrained on counts most then
         train=TrainConfig(
-            duration="4800 examples",
+            duration="1600 examples",
             batch_size=32,
             optim=OptimConfig(learning_rate=5e-4),
         ),
