@@ -43,8 +43,8 @@ def get_config() -> Config:
         name="scalingnote",
         data=DataConfig(source="beir"),
         teacher=TowersConfig(query=llm, doc=replace(llm, text=doc_text)),
-        # In examples and not in epochs: each system sees as many pairs, whatever the collection. Few
-        # of them: what an LLM was pretrained on counts most then
+        # In examples and not in epochs: each system sees as many pairs, whatever the collection.
+        # Few of them: what an LLM was pretrained on counts most then
         train=TrainConfig(
             duration="1600 examples",
             batch_size=32,
