@@ -1,6 +1,7 @@
 """docs/results.md from the JSON files beside this script; and such a file from a finished workdir.
 
-    python docs/results/make.py                          writes docs/results.md
+    python docs/results/make.py                          writes docs/results.md: what reading.md
+                                                         says, then the tables
     python docs/results/make.py add WORKDIR CONFIG       writes docs/results/DATASET-NAME-SEED.json
                                                          first; CONFIG is the file in configs/ that
                                                          the workdir was run with, and --name=…
@@ -34,6 +35,7 @@ from scalingnote_jax.stages import row_name, shipped_tower
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.with_suffix(".md")
+READING = HERE / "reading.md"  # written by hand
 TESTED = ("Recall@50", "nDCG@10")  # of which single queries are kept
 COST = {"flops": ("training, PFLOP", 1e15), "secs": ("training, min", 60.0)}
 Result = dict[str, Any]
@@ -116,8 +118,12 @@ def _single_queries(workdir: Path, rows: list[dict[str, Any]]) -> dict[str, Any]
     return {"queries": content_hash(ids), "per_query": texts}
 
 
-def page(results: list[Result]) -> str:
-    """The whole of docs/results.md."""
+def page(results: list[Result], reading: str = "") -> str:
+    """The whole of docs/results.md.
+
+    Args:
+        reading: what a person reads from the tables, put in front of them.
+    """
     head = (
         "# Results\n\nMade by `python docs/results/make.py` from the files in `docs/results/`; do "
         "not edit. Every file has the config, the seed, the commit and the command of its rows; "
@@ -129,7 +135,8 @@ def page(results: list[Result]) -> str:
     )
     names = sorted({r["dataset"] for r in results})
     parts = [_dataset([r for r in results if r["dataset"] == name]) for name in names]
-    return "\n\n".join([head, *(parts or ["No results yet."])]) + "\n"
+    said = [reading.strip()] if reading.strip() else []
+    return "\n\n".join([head, *said, *(parts or ["No results yet."])]) + "\n"
 
 
 def _dataset(results: list[Result]) -> str:
@@ -262,7 +269,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.verb == "add":
         print(add(args.workdir, args.config, args.name))
-    PAGE.write_text(page(read()))
+    PAGE.write_text(page(read(), READING.read_text()))
     print(PAGE)
 
 

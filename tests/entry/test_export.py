@@ -154,7 +154,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export(finished: Path, tmp_p
 def test_nothing_half_written_stays(finished: Path, tmp_path: Path, capsys):
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     config = json.loads((work / "config.json").read_text())
-    config["teacher"]["query"]["shape"]["score_cap"] = 3.0  # no Llama caps its scores
+    config["teacher"]["doc"]["shape"]["score_cap"] = 3.0  # no Llama caps its scores
     (work / "config.json").write_text(json.dumps(config))
     out = tmp_path / "here" / "out"
     line = error_of(["export", str(work), str(out), "--format=hf", "--tower=teacher"], capsys)

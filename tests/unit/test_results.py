@@ -27,7 +27,7 @@ def make() -> ModuleType:
 
 
 def test_the_page_is_what_the_files_say(make: ModuleType) -> None:
-    assert (DOCS / "results.md").read_text() == make.page(make.read())
+    assert (DOCS / "results.md").read_text() == make.page(make.read(), make.READING.read_text())
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.json")), ids=lambda p: p.stem)
