@@ -69,10 +69,15 @@ def add(workdir: Path, config_file: Path, name: str, folder: Path = HERE) -> Pat
 
 def overrides(config: Config, config_file: Path) -> list[str]:
     """What makes the file's config this one, as words of the command line; folders of this machine
-    lose all but their name.
+    lose all but their name. Fields of a stage that is left out change nothing.
     """
     before, after = field_values(load_config(config_file)), field_values(config)
-    changed = {field: value for field, value in after.items() if value != before.get(field)}
+    off = tuple(f"{s}." for s in ("distill", "refine") if not getattr(config, s).duration)
+    changed = {
+        field: value
+        for field, value in after.items()
+        if value != before.get(field) and (field.endswith(".duration") or not field.startswith(off))
+    }
     return [f"--{field}={_word(value)}" for field, value in changed.items()]
 
 
