@@ -11,6 +11,7 @@ from scalingnote_jax.config import (
     DataConfig,
     DistillConfig,
     EvalConfig,
+    IndexConfig,
     OptimConfig,
     TextConfig,
     TowerConfig,
@@ -51,6 +52,8 @@ def get_config() -> Config:
             batch_size=32,
             optim=OptimConfig(learning_rate=1e-3),
         ),
+        # So few vectors are usually scored one by one; a tree is tuned all the same, to be seen.
+        index=IndexConfig(exact_below=1000, partition_above=4000),
         # Typing errors, and queries of modules that training has seen against unseen ones.
         eval=EvalConfig(
             robustness=("typos", "unseen_queries"),
