@@ -3,8 +3,8 @@ as the query tower. The terms that the paper's baselines share with it stand her
 scalingdoc.py, static.py and scalingnote_refined.py are this config with other towers or stages.
 
 Command:   scalingnote run configs/scalingnote.py --data.path=FOLDER --workdir=runs/scalingnote
-Hardware:  2 CPU cores, 8 GiB of memory
-Expect:    an hour for a corpus of 1,500 (420 TFLOP at 120 GFLOP/s); docs/results.md says what came
+Hardware:  2 CPU cores, 12 GiB of memory
+Expect:    half an hour for a corpus of 4,300; docs/results.md says what came
 Smaller:   add --teacher.query.num_layers=12 --teacher.doc.num_layers=12
 Smoke:     scalingnote run configs/scalingnote.py --smoke
 """

@@ -2,8 +2,8 @@
 
 Command:   scalingnote run configs/scalingnote_refined.py --data.path=FOLDER --workdir=runs/refined
            Add --reuse=runs/scalingnote to go on from the teacher and the student that are there.
-Hardware:  2 CPU cores, 8 GiB of memory
-Expect:    an hour, and 5 minutes of it with --reuse; docs/results.md says what came
+Hardware:  2 CPU cores, 12 GiB of memory
+Expect:    half an hour, a few minutes of it with --reuse
 Smoke:     scalingnote run configs/scalingnote_refined.py --smoke
 """
 

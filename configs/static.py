@@ -6,8 +6,8 @@ Command:   scalingnote run configs/static.py --data.path=FOLDER --workdir=runs/s
            Add --reuse=runs/scalingnote to take over its teacher.
 End to end, without a teacher: --teacher.query.num_layers=-1 --teacher.query.lora.rank=0
            --distill.duration=
-Hardware:  2 CPU cores, 8 GiB of memory
-Expect:    an hour, and 15 minutes of it with --reuse; docs/results.md says what came
+Hardware:  2 CPU cores, 12 GiB of memory
+Expect:    half an hour, without the teacher's part with --reuse
 Smoke:     scalingnote run configs/static.py --smoke
 """
 

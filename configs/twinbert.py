@@ -2,7 +2,7 @@
 
 Command:   scalingnote run configs/twinbert.py --data.path=FOLDER --workdir=runs/twinbert
 Hardware:  2 CPU cores, 6 GiB of memory
-Expect:    10 minutes for a corpus of 1,500; docs/results.md says what came
+Expect:    3 minutes; docs/results.md says what came
 Smoke:     scalingnote run configs/twinbert.py --smoke
 """
 
