@@ -76,9 +76,9 @@ def resident_bytes() -> int:
 
 
 def ours(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, common.Result]:
-    """ScaNN as the index step builds and tunes it."""
+    """ScaNN as the index step builds and tunes it; a tree for however few vectors: FAISS has lists."""
     folder = Path(what["folder"]) / "index"
-    cfg = IndexConfig(target_recall=what["target"], exact_below=0)
+    cfg = IndexConfig(target_recall=what["target"], exact_below=0, partition_above=0)
     build_index(store, cfg, folder, held.queries)
     ctypes.CDLL(None).malloc_trim(0)  # or the index would lie in what building has freed
     before = resident_bytes()
