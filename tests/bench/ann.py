@@ -76,7 +76,7 @@ def resident_bytes() -> int:
 
 
 def ours(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, common.Result]:
-    """ScaNN as the index step builds and tunes it; a tree for however few vectors: FAISS has lists."""
+    """ScaNN as the index step builds and tunes it, always with a tree, as FAISS has lists."""
     folder = Path(what["folder"]) / "index"
     cfg = IndexConfig(target_recall=what["target"], exact_below=0, partition_above=0)
     build_index(store, cfg, folder, held.queries)
