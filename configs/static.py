@@ -7,7 +7,7 @@ Command:   scalingnote run configs/static.py --data.path=FOLDER --workdir=runs/s
 End to end, without a teacher: --teacher.query.num_layers=-1 --teacher.query.lora.rank=0
            --distill.duration=
 Hardware:  2 CPU cores, 12 GiB of memory
-Expect:    half an hour, without the teacher's part with --reuse
+Expect:    not run at full size yet
 Smoke:     scalingnote run configs/static.py --smoke
 """
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks: lint (Python, shell, YAML), types, tests. Sets up its own environment; PYTHON=python3.13 chooses another
 # interpreter. WITH_TORCH=1 also installs PyTorch and sentence-transformers, for the tests that compare with them.
-# TEST_WORKERS=4 runs so many test files at a time (2), each with about 3 GiB of memory.
+# TEST_WORKERS=4 runs so many test files at a time (2).
 #
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail

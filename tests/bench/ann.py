@@ -89,12 +89,12 @@ def ours(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, c
 
 
 def faiss_side(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, common.Result]:
-    """FAISS IVFPQ with exact refinement, and codes as `what` says."""
+    """FAISS IVFPQ with exact refinement, and the codes of this side."""
     import faiss
 
     docs, leaves = np.ascontiguousarray(store.vectors()), round(len(store) ** 0.5)
     before = resident_bytes()
-    name = f"IVF{leaves},{what['codes'].format(store.dim // 4, store.dim // 2)},RFlat"
+    name = f"IVF{leaves},{CODES[what['side']].format(store.dim // 4, store.dim // 2)},RFlat"
     index = faiss.index_factory(store.dim, name, faiss.METRIC_INNER_PRODUCT)
     index.train(docs)
     index.add(docs)
@@ -214,8 +214,7 @@ def main() -> None:
         what = {"folder": folder, "target": args.target, "hnsw_secs": args.hnsw_secs}
         sides = {}
         for name in SIDES:
-            told = what | {"side": name, "codes": CODES.get(name)}
-            sides[name] = common.Side(str(Path(__file__)), told)
+            sides[name] = common.Side(str(Path(__file__)), what | {"side": name})
             print(json.dumps({name: sides[name].setup}), flush=True)
         able = {name: s for name, s in sides.items() if "given_up" not in s.setup}
         results = common.in_turns(able, args.rounds)

@@ -6,9 +6,9 @@ Equal terms: the same unit vectors in memory, k = 100, inner product, float32, a
 the same documents, which is asserted. Two more sides are the bare matrix product of the same
 arrays, blocks of documents in turn, by NumPy (into memory that is there already) and by XLA: the
 faster one is the bound of any such search. Processor time, which others at work on the machine
-disturb less, is compared too. Then what the other storages and the
-approximate top-k lose against exact float32, at the shapes that are served: on an accelerator, run
-this before trusting them there.
+disturb less, is compared too. Then what the other storages and the approximate top-k lose against
+exact float32, at the shapes that are served: on an accelerator, run this before trusting them
+there.
 """
 
 from __future__ import annotations
