@@ -105,6 +105,9 @@ def place(params: dict[str, Any], shardings: dict[str, NamedSharding]) -> dict[s
         distinct = {str(index): index for index in places.values()}
         parts = dict(zip(distinct, x.read(list(distinct.values())), strict=True))
         on_devices = [jax.device_put(parts[str(i)], device) for device, i in places.items()]
+        # A copy to a device runs on while its source stays in memory: wait for each, or the sources
+        # of several parameters pile up
+        jax.block_until_ready(on_devices)
         return jax.make_array_from_single_device_arrays(x.shape, sharding, on_devices)
 
     rest = {path: put(x, shardings[path]) for path, x in params.items() if path not in drawn}
