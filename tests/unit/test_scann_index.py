@@ -111,7 +111,8 @@ def test_same_top_k_before_and_after_reload_and_in_another_place(
     (tmp_path / "index").rename(tmp_path / "moved")
     scores, rows = ScannIndex.open(tmp_path / "moved", store.fingerprint).search(queries, 10)
     np.testing.assert_array_equal(rows, rows_before)
-    np.testing.assert_array_equal(scores, scores_before)
+    # Where in memory the vectors lie decides in which order ScaNN sums: the last bit may differ
+    np.testing.assert_allclose(scores, scores_before, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,7 +66,8 @@ def test_every_change_is_found_before_and_after_saving(kind: str, tmp_path: Path
     after = ScannIndex.open(tmp_path / "index", store.fingerprint)
     scores_after, rows_after = after.search(queries, 3)
     np.testing.assert_array_equal(rows_after, rows)
-    np.testing.assert_array_equal(scores_after, scores)
+    # Where in memory the vectors lie decides in which order ScaNN sums: the last bit may differ
+    np.testing.assert_allclose(scores_after, scores, rtol=0, atol=1e-6)
 
 
 def test_the_share_that_changed_is_kept_and_asks_for_a_rebuild(
