@@ -1,7 +1,7 @@
 """docs/results.md from the JSON files beside this script; and such a file from a finished workdir.
 
     python docs/results/make.py                          writes docs/results.md: what reading.md
-                                                         says, then the tables
+                                                         says, then the tables; and its picture
     python docs/results/make.py add WORKDIR CONFIG       writes docs/results/DATASET-NAME-SEED.json
                                                          first; CONFIG is the file in configs/ that
                                                          the workdir was run with, and --name=…
@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from plot import Point, draw
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.configfile import field_values, load_config, read_workdir_config
@@ -35,6 +36,7 @@ from scalingnote_jax.stages import row_name, shipped_tower
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.with_suffix(".md")
+PICTURE = HERE.with_suffix(".svg")
 READING = HERE / "reading.md"  # written by hand
 TESTED = ("Recall@50", "nDCG@10")  # of which single queries are kept
 COST = {"flops": ("training, PFLOP", 1e15), "secs": ("training, min", 60.0)}
@@ -138,10 +140,23 @@ def page(results: list[Result], reading: str = "") -> str:
         "queries' means over seeds; below 0.05 after Holm's correction, a difference is not the "
         "luck of the queries."
     )
-    names = sorted({r["dataset"] for r in results})
-    parts = [_dataset([r for r in results if r["dataset"] == name]) for name in names]
+    shown = f"![{' and '.join(TESTED)} of every system, with their intervals]({PICTURE.name})"
+    parts = [_dataset(of_one) for of_one in _by_dataset(results).values()]
     said = [reading.strip()] if reading.strip() else []
-    return "\n\n".join([head, *said, *(parts or ["No results yet."])]) + "\n"
+    return "\n\n".join([head, *said, *([shown, *parts] if parts else ["No results yet."])]) + "\n"
+
+
+def picture(results: list[Result]) -> str:
+    """The text of docs/results.svg: means over seeds, with the intervals of the tables."""
+    by_dataset = {n: _systems(of_one).items() for n, of_one in _by_dataset(results).items()}
+    return draw(
+        {n: {m: [_point(*s, m) for s in own] for m in TESTED} for n, own in by_dataset.items()}
+    )
+
+
+def _by_dataset(results: list[Result]) -> dict[str, list[Result]]:
+    names = sorted({r["dataset"] for r in results})
+    return {name: [r for r in results if r["dataset"] == name] for name in names}
 
 
 def _dataset(results: list[Result]) -> str:
@@ -189,9 +204,9 @@ def _row(name: str, runs: list[tuple[Result, dict[str, Any]]], metrics: list[str
     first = runs[0][1]
     cells = [name, first["query_tower"] or "–", first["doc_tower"] or "–", str(len(runs))]
     for metric in metrics:
-        mean = np.mean([row["metrics"][metric] for _, row in runs])
-        spread = " to ".join(f"{x:.3f}" for x in _interval(runs, metric))
-        cells.append(f"{mean:.3f} ({spread})" if spread else f"{mean:.3f}")
+        point = _point(name, runs, metric)
+        spread = " to ".join(f"{x:.3f}" for x in point.interval)
+        cells.append(f"{point.mean:.3f} ({spread})" if spread else f"{point.mean:.3f}")
     cost = first.get("cost") or {}
     cells += [f"{cost[key] / unit:.3g}" if key in cost else "–" for key, (_, unit) in COST.items()]
     cells.append(f"{cost['query_flops'] / 1e6:.3g}" if cost else "–")
@@ -203,12 +218,14 @@ def _cost_titles() -> list[str]:
     return [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
 
 
-def _interval(runs: list[tuple[Result, dict[str, Any]]], metric: str) -> list[float]:
-    """Of seeds and queries; of one seed as the evaluation gave it; [] where it is not known."""
+def _point(name: str, runs: list[tuple[Result, dict[str, Any]]], metric: str) -> Point:
+    """The interval is of seeds and queries; of one seed, as the evaluation gave it."""
+    mean = float(np.mean([row["metrics"][metric] for _, row in runs]))
     if len(runs) == 1:
-        return (runs[0][1].get("intervals") or {}).get(metric, [])
+        return Point(name, mean, (runs[0][1].get("intervals") or {}).get(metric, []))
     values = _values(runs, metric)
-    return [] if values is None else interval(resampled_over_runs(values, seed=0))
+    spread = [] if values is None else interval(resampled_over_runs(values, seed=0))
+    return Point(name, mean, spread)
 
 
 def _values(runs: list[tuple[Result, dict[str, Any]]], metric: str) -> np.ndarray | None:
@@ -274,7 +291,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.verb == "add":
         print(add(args.workdir, args.config, args.name))
-    PAGE.write_text(page(read(), READING.read_text()))
+    results = read()
+    PAGE.write_text(page(results, READING.read_text()))
+    PICTURE.write_text(picture(results))
     print(PAGE)
 
 

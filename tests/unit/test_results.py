@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,17 +19,25 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def make() -> ModuleType:
-    """docs/results/make.py."""
+    """docs/results/make.py, which finds plot.py beside it."""
+    sys.path.insert(0, str(DOCS / "results"))
     spec = importlib.util.spec_from_file_location("results", DOCS / "results" / "make.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.pop(0)
     return module
 
 
 def test_the_page_is_what_the_files_say(make: ModuleType) -> None:
     assert (DOCS / "results.md").read_text() == make.page(make.read(), make.READING.read_text())
+
+
+def test_the_picture_has_every_system_of_every_collection(make: ModuleType) -> None:
+    shown = texts(make.PICTURE.read_text())
+    for r in make.read():
+        assert {r["name"], f"{r['dataset']}: Recall@50", f"{r['dataset']}: nDCG@10"} <= shown
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.json")), ids=lambda p: p.stem)
@@ -92,6 +102,19 @@ def test_seeds_are_averaged_and_systems_compared(make: ModuleType) -> None:
     # All signs must agree: 2 of 2⁸ patterns, 0.0078
     assert "| good − bad | +0.775 | 0.0" in page
     assert "| good | 1 | 50.0% |" in page
+
+
+def test_the_picture_shows_the_means(make: ModuleType) -> None:
+    seeds = [result("ours", seed, f"1 0.8 0.{seed}") for seed in (0, 1)]
+    for row in (row for r in seeds for row in r["rows"]):
+        row["metrics"]["Recall@50"] = 0.75
+    svg = make.picture(seeds)
+    assert {"ours", "ours: teacher", "set: nDCG@10", "0.617", "1.233", "0.750"} <= texts(svg)
+    assert svg == make.picture(seeds)
+
+
+def texts(svg: str) -> set[str]:
+    return {element.text for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
 def test_what_two_workdirs_share_stands_once(make: ModuleType) -> None:
