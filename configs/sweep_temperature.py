@@ -1,5 +1,5 @@
-"""The paper's open settings first: the temperature of stage 1 and the weights of stage 2's two
-losses, each varied alone, on the cheaper half of the LLM.
+"""The paper's open settings first: the temperature of stage 1, and what the weights of its two
+losses of vectors add to the score KL of stage 2; each varied alone, on fewer layers of the LLM.
 
 Command:   scalingnote sweep configs/sweep_temperature.py --data.path=FOLDER
 Hardware:  2 CPU cores, 8 GiB of memory; cells of one temperature share their teacher

@@ -55,7 +55,7 @@ def write_sweep(path: Path, found: Mapping[str, Any], config: Mapping[str, Any])
     write_page(
         path,
         name=f"Sweep of {found['name']}",
-        meta=f"{counted(len(found['axes']), 'axis')} · {found['mode']} · "
+        meta=f"{counted(len(found['axes']), 'field')} · {found['mode']} · "
         f"{counted(len(found['seeds']), 'seed')} · {today()}",
         lead=f"{counted(len(cells), 'cell')}: {said}.",
         facts=[],
