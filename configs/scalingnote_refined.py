@@ -16,5 +16,10 @@ from scalingnote_jax.configfile import load_config
 def get_config() -> Config:
     """scalingnote.py, and as many pairs once more in stage 3 as stage 1 has seen."""
     base = load_config(Path(__file__).with_name("scalingnote.py"))
-    refine = replace(base.refine, duration=base.train.duration, batch_size=base.train.batch_size)
+    refine = replace(
+        base.refine,
+        duration=base.train.duration,
+        batch_size=base.train.batch_size,
+        optim=replace(base.refine.optim, learning_rate=3e-4),  # a third of stage 2's
+    )
     return replace(base, name="scalingnote_refined", refine=refine)

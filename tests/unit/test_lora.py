@@ -65,8 +65,12 @@ def test_new_adapters_change_nothing(shape: Any) -> None:
     assert base.keys() == flatten(before).keys()
     for path, x in flatten(before).items():
         np.testing.assert_array_equal(base[path], x)
-    np.testing.assert_array_equal(
-        jax.jit(adapted.apply)(after, TOKENS, MASK), jax.jit(plain.apply)(before, TOKENS, MASK)
+    # Two programs: the compiler may round their last bits differently
+    np.testing.assert_allclose(
+        jax.jit(adapted.apply)(after, TOKENS, MASK),
+        jax.jit(plain.apply)(before, TOKENS, MASK),
+        rtol=0,
+        atol=2e-6,
     )
     assert not np.array_equal(
         jax.jit(adapted.apply)(trained(adapted), TOKENS, MASK),
