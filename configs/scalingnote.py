@@ -15,6 +15,7 @@ from scalingnote_jax.config import (
     DistillConfig,
     EvalConfig,
     LoraConfig,
+    MineConfig,
     OptimConfig,
     TextConfig,
     TowerConfig,
@@ -37,7 +38,8 @@ def get_config() -> Config:
         text=TextConfig(max_tokens=32, buckets=(16, 32)),
         freeze=("embedding",),  # a few thousand pairs hardly improve 28 million numbers
     )
-    llm = replace(student, num_layers=0, freeze=(), lora=LoraConfig(rank=16))
+    # With alpha = rank, fifty batches moved the adapters too little (docs/results.md)
+    llm = replace(student, num_layers=0, freeze=(), lora=LoraConfig(rank=16, alpha=64.0))
     doc_text = TextConfig(prompt="{title}\n{text}", max_tokens=96, buckets=(48, 96))
     return Config(
         name="scalingnote",
@@ -48,8 +50,10 @@ def get_config() -> Config:
         train=TrainConfig(
             duration="1600 examples",
             batch_size=32,
+            negatives_per_query=1,
             optim=OptimConfig(learning_rate=5e-4),
         ),
+        mine=MineConfig(rounds=("bm25",)),
         distill=DistillConfig(
             student=student,
             fit_projection=True,
