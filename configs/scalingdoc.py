@@ -3,7 +3,7 @@ trained end to end.
 
 Command:   scalingnote run configs/scalingdoc.py --data.path=FOLDER --workdir=runs/scalingdoc
 Hardware:  2 CPU cores, 12 GiB of memory
-Expect:    18 minutes for a corpus of 4,300; docs/results.md says what came
+Expect:    a quarter of an hour for a corpus of 4,300; docs/results.md says what came
 Smoke:     scalingnote run configs/scalingdoc.py --smoke
 """
 

@@ -1,15 +1,14 @@
 """docs/results.md from the JSON files beside this script; and such a file from a finished workdir.
 
-    python docs/results/make.py                          writes docs/results.md: what reading.md
-                                                         says, then the tables; and its picture
+    python docs/results/make.py                          writes docs/results.md and .svg
     python docs/results/make.py add WORKDIR CONFIG       writes docs/results/DATASET-NAME-SEED.json
                                                          first; CONFIG is the file in configs/ that
                                                          the workdir was run with, and --name=…
                                                          another name than its own
 
-A file holds what is needed to make its rows again (config, overrides, seed, commit, command), the
-rows of `eval/metrics.json`, and the metrics of single queries that the tests compare. Nothing is
-trained or scored here.
+The page is what reading.md says, the picture, then the tables. A file holds what is needed to make
+its rows again (config, overrides, seed, commit, command), the rows of `eval/metrics.json`, and the
+metrics of single queries that the tests compare. Nothing is trained or scored here.
 """
 
 from __future__ import annotations
@@ -163,9 +162,10 @@ def _dataset(results: list[Result]) -> str:
     systems = _systems(results)
     metrics = list(next(iter(systems.values()))[0][1]["metrics"])
     tests = [_tests(systems, metric) for metric in TESTED]
+    costs = [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
     parts = [
         f"## {results[0]['dataset']}",
-        _table(["system", "query tower", "document tower", "seeds", *metrics, *_cost_titles()])
+        _table(["system", "query tower", "document tower", "seeds", *metrics, *costs])
         + "\n".join(_row(name, runs, metrics) for name, runs in systems.items()),
         *(test for test in tests if test),
         _kept(results),
@@ -214,10 +214,6 @@ def _row(name: str, runs: list[tuple[Result, dict[str, Any]]], metrics: list[str
     return _line([*cells, "–" if milliseconds is None else f"{milliseconds:.1f}"])
 
 
-def _cost_titles() -> list[str]:
-    return [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
-
-
 def _point(name: str, runs: list[tuple[Result, dict[str, Any]]], metric: str) -> Point:
     """The interval is of seeds and queries; of one seed, as the evaluation gave it."""
     mean = float(np.mean([row["metrics"][metric] for _, row in runs]))
@@ -250,7 +246,8 @@ def _tests(systems: dict[str, list[tuple[Result, dict[str, Any]]]], metric: str)
         _line([f"{c['a']} − {c['b']}", *(f"{c[x]:{form}}" for x, form in shown.items())])
         for c in compare_rows(stacked, known, [metric], seed=0)
     ]
-    return _table([f"{metric}: pair", "difference", "p", "p, Holm"]) + "\n".join(lines)
+    table = _table(["pair", "difference", "p", "p, Holm"]) + "\n".join(lines)
+    return f"<details><summary>{metric}: every pair</summary>\n\n{table}\n\n</details>"
 
 
 def _kept(results: list[Result]) -> str:
