@@ -55,7 +55,7 @@ def draw(collections: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:
 def _panel(axes: Axes, points: Sequence[Point]) -> None:
     for place, point in enumerate(points):
         ours = OURS if point.system.startswith("scalingnote") else OTHER
-        colour = TEACHER if point.system.endswith(": teacher") else ours
+        colour = TEACHER if "teacher" in point.system else ours
         if point.interval:
             axes.plot(point.interval, [place, place], color=colour, linewidth=1.6)
         axes.plot([point.mean], [place], color=colour, marker="o", markersize=4.5)
