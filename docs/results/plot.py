@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from scalingnote_jax.evaluate.report.svg import svg_file
 
 OURS, TEACHER, OTHER = "#0b6e99", "#7a8794", "#b4530a"
 
@@ -33,36 +32,36 @@ def draw(collections: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:
     """
     lines = [max(map(len, metrics.values())) for metrics in collections.values()]
     columns = max(map(len, collections.values()))
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "results", "font.size": 9}
-    with mpl.rc_context(style):
-        size = (4.2 * columns, 0.24 * sum(lines) + 0.75 * len(lines))
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(
-            len(collections), columns, squeeze=False, gridspec_kw={"height_ratios": lines}
-        )
+
+    def paint(figure: Figure) -> None:
+        panels = figure.subplots(len(lines), columns, squeeze=False, height_ratios=lines)
         for row, (name, metrics) in zip(panels, collections.items(), strict=True):
             for axes, (metric, points) in zip(row, metrics.items(), strict=True):
                 _panel(axes, points)
                 axes.set_title(f"{name}: {metric}", loc="left", fontweight="bold")
             for axes in row[1:]:
                 axes.tick_params(labelleft=False)
-        text = io.StringIO()
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(text, metadata=no_metadata)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+    size = (4.2 * columns, 0.24 * sum(lines) + 0.75 * len(lines))
+    text = svg_file(paint, size, "results", font_size=9)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def _panel(axes: Axes, points: Sequence[Point]) -> None:
     for place, point in enumerate(points):
-        ours = OURS if point.system.startswith("scalingnote") else OTHER
-        colour = TEACHER if "teacher" in point.system else ours
+        colour = _colour(point.system)
         if point.interval:
             axes.plot(point.interval, [place, place], color=colour, linewidth=1.6)
         axes.plot([point.mean], [place], color=colour, marker="o", markersize=4.5)
         axes.annotate(
-            f"{point.mean:.3f}", (point.mean, place), (0, 4), textcoords="offset points",
-            ha="center", fontsize=7, color=colour,
-        )  # fmt: skip
+            f"{point.mean:.3f}",
+            (point.mean, place),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            color=colour,
+        )
     axes.set_yticks(range(len(points)), [point.system for point in points])
     axes.set_ylim(len(points) - 0.4, -0.7)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
@@ -70,3 +69,9 @@ def _panel(axes: Axes, points: Sequence[Point]) -> None:
     axes.tick_params(length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+
+
+def _colour(system: str) -> str:
+    if "teacher" in system:
+        return TEACHER
+    return OURS if system.startswith("scalingnote") else OTHER

@@ -4,37 +4,25 @@ file.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs" / "results"))
+import make
+
+DOCS = make.PAGE.parent
 
 
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    """docs/results/make.py, which finds plot.py beside it."""
-    sys.path.insert(0, str(DOCS / "results"))
-    spec = importlib.util.spec_from_file_location("results", DOCS / "results" / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.pop(0)
-    return module
-
-
-def test_the_page_is_what_the_files_say(make: ModuleType) -> None:
+def test_the_page_is_what_the_files_say() -> None:
     assert (DOCS / "results.md").read_text() == make.page(make.read(), make.READING.read_text())
 
 
-def test_the_picture_has_every_system_of_every_collection(make: ModuleType) -> None:
+def test_the_picture_has_every_system_of_every_collection() -> None:
     shown = texts(make.PICTURE.read_text())
     for r in make.read():
         assert {r["name"], f"{r['dataset']}: Recall@50", f"{r['dataset']}: nDCG@10"} <= shown
@@ -49,9 +37,7 @@ def test_each_file_can_be_made_again(path: Path) -> None:
     assert result["rows"]
 
 
-def test_a_workdir_becomes_a_file(
-    make: ModuleType, finished: Path, tiny_config: Path, tmp_path: Path
-) -> None:
+def test_a_workdir_becomes_a_file(finished: Path, tiny_config: Path, tmp_path: Path) -> None:
     path = make.add(finished, tiny_config, "", tmp_path)
     assert path.name == "beir-tiny-0.json"
     result = json.loads(path.read_text())
@@ -93,7 +79,7 @@ def result(name: str, seed: int, values: str) -> dict:
     }
 
 
-def test_seeds_are_averaged_and_systems_compared(make: ModuleType) -> None:
+def test_seeds_are_averaged_and_systems_compared() -> None:
     good = [result("good", seed, "1 0.8 0.9 1 0.7 0.9 1 0.9") for seed in (0, 1)]
     bad = [result("bad", 0, "0.1 0 0.2 0.1 0 0.1 0.3 0.2")]
     page = make.page([*good, *bad])
@@ -104,7 +90,7 @@ def test_seeds_are_averaged_and_systems_compared(make: ModuleType) -> None:
     assert "| good | 1 | 50.0% |" in page
 
 
-def test_the_picture_shows_the_means(make: ModuleType) -> None:
+def test_the_picture_shows_the_means() -> None:
     seeds = [result("ours", seed, f"1 0.8 0.{seed}") for seed in (0, 1)]
     for row in (row for r in seeds for row in r["rows"]):
         row["metrics"]["Recall@50"] = 0.75
@@ -117,7 +103,7 @@ def texts(svg: str) -> set[str]:
     return {element.text for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
-def test_what_two_workdirs_share_stands_once(make: ModuleType) -> None:
+def test_what_two_workdirs_share_stands_once() -> None:
     a, b = (result(name, 0, "1 0.5") for name in "ab")
     page = make.page([a, b])
     assert page.count("| a: teacher |") == 1

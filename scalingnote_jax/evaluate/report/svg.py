@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -99,20 +99,41 @@ def sample(look: Look) -> str:
 def _render(
     draw: Callable[[Figure], None], size: tuple[float, float], salt: str, attributes: str
 ) -> str:
+    def on_nothing(figure: Figure) -> None:
+        figure.patch.set_alpha(0)
+        draw(figure)
+
+    layout = "constrained" if size == SIZE_INCHES else None
+    return _for_the_page(svg_file(on_nothing, size, salt, layout=layout), attributes)
+
+
+def svg_file(
+    draw: Callable[[Figure], None],
+    size: tuple[float, float],
+    salt: str,
+    *,
+    font_size: float = 11,
+    layout: Literal["constrained"] | None = "constrained",
+) -> str:
+    """The text of an SVG file, the same in each run; what is written in it stays text.
+
+    Args:
+        size: in inches.
+        salt: of the ids: two pictures in one page need two.
+    """
     style: Any = {
-        "svg.fonttype": "none",  # text stays text, in the page's font
-        "svg.hashsalt": salt,  # ids: the same in each run, not in each picture
-        "font.size": 11,
+        "svg.fonttype": "none",  # in the page's font
+        "svg.hashsalt": salt,
+        "font.size": font_size,
         "axes.unicode_minus": True,
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained" if size == SIZE_INCHES else None)
-        figure.patch.set_alpha(0)
+        figure = Figure(figsize=size, layout=layout)
         draw(figure)
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)
-    return _for_the_page(buffer.getvalue(), attributes)
+    return buffer.getvalue()
 
 
 def _for_the_page(svg: str, attributes: str) -> str:
