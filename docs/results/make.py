@@ -132,7 +132,8 @@ def page(results: list[Result], reading: str = "") -> str:
     """
     head = (
         "# Results\n\nMade by `python docs/results/make.py` from the files in `docs/results/`; do "
-        "not edit. Every file has the config, the seed, the commit and the command of its rows; "
+        "not edit. Every file has the config, the seed, the commit and the command of its rows. "
+        "Commands are for the configs as they stand here, which may have changed since the commit; "
         "`FOLDER` is where the collections lie. Metrics are means over the test queries and seeds "
         "with the 95 % bootstrap interval of both; what training cost is of the first seed, as "
         "[evaluation.md](evaluation.md) counts it. p is of the paired randomisation test of the "
