@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from itertools import cycle
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -103,8 +103,8 @@ def _render(
         figure.patch.set_alpha(0)
         draw(figure)
 
-    layout = "constrained" if size == SIZE_INCHES else None
-    return _for_the_page(svg_file(on_nothing, size, salt, layout=layout), attributes)
+    text = svg_file(on_nothing, size, salt, constrained=size == SIZE_INCHES)
+    return _for_the_page(text, attributes)
 
 
 def svg_file(
@@ -113,13 +113,14 @@ def svg_file(
     salt: str,
     *,
     font_size: float = 11,
-    layout: Literal["constrained"] | None = "constrained",
+    constrained: bool = True,
 ) -> str:
     """The text of an SVG file, the same in each run; what is written in it stays text.
 
     Args:
         size: in inches.
         salt: of the ids: two pictures in one page need two.
+        constrained: axes make room for their labels.
     """
     style: Any = {
         "svg.fonttype": "none",  # in the page's font
@@ -128,7 +129,7 @@ def svg_file(
         "axes.unicode_minus": True,
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=size, layout=layout)
+        figure = Figure(figsize=size, layout="constrained" if constrained else None)
         draw(figure)
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
