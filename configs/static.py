@@ -6,7 +6,7 @@ Command:   scalingnote run configs/static.py --data.path=FOLDER --workdir=runs/s
            Add --reuse=runs/scalingnote to take over its teacher.
 End to end, without a teacher: --teacher.query.num_layers=-1 --teacher.query.lora.rank=0
            --distill.duration=
-Hardware:  2 CPU cores, 12 GiB of memory
+Hardware:  2 CPU cores, 16 GiB of memory
 Expect:    2 minutes with the teacher taken over; docs/results.md says what came
 Smoke:     scalingnote run configs/static.py --smoke
 """
