@@ -10,7 +10,7 @@ Smoke:     scalingnote run configs/scalingdoc.py --smoke
 from pathlib import Path
 
 from scalingnote_jax.config import Config, replace
-from scalingnote_jax.configfile import load_config
+from scalingnote_jax.config.load import load_config
 
 
 def get_config() -> Config:

@@ -10,7 +10,7 @@ Smoke:     scalingnote sweep configs/sweep_temperature.py --smoke
 from pathlib import Path
 
 from scalingnote_jax.config import replace
-from scalingnote_jax.configfile import load_config
+from scalingnote_jax.config.load import load_config
 from scalingnote_jax.sweep import Sweep
 
 

@@ -9,7 +9,7 @@ Smoke:     scalingnote run configs/twinbert.py --smoke
 from pathlib import Path
 
 from scalingnote_jax.config import Config, TowersConfig, replace
-from scalingnote_jax.configfile import load_config
+from scalingnote_jax.config.load import load_config
 
 
 def get_config() -> Config:

@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import scalingnote_jax
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import field_values, load_config
+from scalingnote_jax.config.load import field_values, load_config
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.devices.job import find_job
+from scalingnote_jax.devices.rendezvous import Arrival, meet
 from scalingnote_jax.errors import UserError, bad_input
-from scalingnote_jax.fingerprint import content_hash, file_hash
-from scalingnote_jax.job import find_job
-from scalingnote_jax.rendezvous import Arrival, meet
-from scalingnote_jax.stages import distills
+from scalingnote_jax.hashing import content_hash, file_hash
+from scalingnote_jax.systems import distills
 from scalingnote_jax.train.prepare import check_batch
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.workflow.workdir import Workdir
 
 GIB = 2**30
 PACKAGES = (

@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 __all__ = ["Hit", "Model", "Searcher", "__version__", "load"]
 
 if TYPE_CHECKING:
-    from scalingnote_jax.retrieval.search import Hit, Model, Searcher, load
+    from scalingnote_jax.retrieval.searcher import Hit, Model, Searcher, load
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from scalingnote_jax.retrieval import search
+        from scalingnote_jax.retrieval import searcher as search
 
         return getattr(search, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

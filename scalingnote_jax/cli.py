@@ -81,12 +81,12 @@ def _dispatch(argv: list[str]) -> None:
     elif verb == "plan":
         _plan(argv[1:])
     elif verb == "compare":
-        from scalingnote_jax.evaluate import compare_command
+        from scalingnote_jax.evaluate import compare_table as compare_command
 
         parser = _Parser(prog="scalingnote compare", description=OTHER_HELP["compare"])
         compare_command.main(parser, argv[1:])
     elif verb == "sweep":
-        from scalingnote_jax.sweep import command
+        from scalingnote_jax.sweep import run_sweep as command
 
         parser = _Parser(prog="scalingnote sweep", description=OTHER_HELP["sweep"])
         command.main(parser, argv[1:])
@@ -130,21 +130,21 @@ def _step(verb: str, words: list[str]) -> None:
         parser.add_argument("--side", default="doc", help="doc or query")
     parser.epilog = "Any field of the config is overridden as --section.field=value."
     args, overrides = parser.parse_known_args(words)
-    from scalingnote_jax.configfile import claim_workdir, load_config
+    from scalingnote_jax.config.load import claim_workdir, load_config
 
     config = load_config(args.config, overrides, smoke=args.smoke)
 
-    from scalingnote_jax import mesh as mesh_lib
+    from scalingnote_jax.devices import mesh as mesh_lib
 
     mesh_lib.start()
     from scalingnote_jax.pipeline import Run, run_all, run_verb
-    from scalingnote_jax.reuse import workdirs
-    from scalingnote_jax.workdir import Workdir
+    from scalingnote_jax.workflow.reuse import workdirs
+    from scalingnote_jax.workflow.workdir import Workdir
 
     workdir = Workdir(args.workdir or Path("runs") / config.name)
     mesh = mesh_lib.make_mesh(config.mesh)
     if args.dry_run:
-        from scalingnote_jax.dryrun import dry_run
+        from scalingnote_jax.plan.dry_run import dry_run
 
         return dry_run(config, verb, mesh, str(workdir.root))
     if mesh_lib.first_process():
@@ -154,7 +154,7 @@ def _step(verb: str, words: list[str]) -> None:
     if verb == "run":
         run_all(run, args.overwrite)
     elif verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
-        from scalingnote_jax.retrieval.encode import side_vectors
+        from scalingnote_jax.vectors.encode import side_vectors
 
         side_vectors(config, run.collection, workdir, args.tower, args.side, mesh)
     else:
@@ -191,7 +191,7 @@ def _print_table(workdir: Any) -> None:
     out = Console(width=None if sys.stdout.isatty() else 140)
     out.print(table)
     if metrics.get("collections"):
-        from scalingnote_jax.evaluate.compare_command import matrix_table
+        from scalingnote_jax.evaluate.compare_table import matrix_table
 
         out.print(matrix_table(metrics["collections"], names[0]))
     if metrics["retention"]:
@@ -230,7 +230,7 @@ def _search(words: list[str]) -> None:
     parser.add_argument("-k", type=int, default=10, help="documents per query")
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
     args = parser.parse_args(words)
-    from scalingnote_jax.retrieval.search import Searcher
+    from scalingnote_jax.retrieval.searcher import Searcher
 
     searcher = Searcher.open(args.workdir, student=args.student)
     for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
@@ -258,7 +258,7 @@ def _export(words: list[str]) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
-    from scalingnote_jax.export.command import Wish, run
+    from scalingnote_jax.export.export_towers import Wish, run
 
     side = args.side or ("query" if args.tower == "student" else "doc")
     wish = Wish(args.format, args.tower, side, args.dtype)
@@ -287,8 +287,8 @@ def _plan(words: list[str]) -> None:
     from scalingnote_jax.plan.topology import prepare_environment
 
     prepare_environment()  # before JAX is imported
-    from scalingnote_jax.configfile import load_config
-    from scalingnote_jax.plan.command import Wish, run
+    from scalingnote_jax.config.load import load_config
+    from scalingnote_jax.plan.plan_config import Wish, run
 
     config = load_config(args.config, overrides, smoke=args.smoke)
     wish = Wish(args.topology, args.slices, args.pairs, args.search, args.batches, args.compiles)

@@ -26,27 +26,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 import scalingnote_jax
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import section_hash
+from scalingnote_jax.config.load import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import open_source
+from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.evaluate.cases import check as check_robustness
-from scalingnote_jax.evaluate.cases import second_collection
-from scalingnote_jax.evaluate.collections import check as check_collections
-from scalingnote_jax.evaluate.collections import content_hashes
+from scalingnote_jax.evaluate.cross_domain import check as check_collections
+from scalingnote_jax.evaluate.cross_domain import content_hashes
+from scalingnote_jax.evaluate.disturbances import check as check_robustness
+from scalingnote_jax.evaluate.disturbances import second_collection
 from scalingnote_jax.evaluate.evaluate import evaluate
-from scalingnote_jax.evaluate.runs import run_hashes
-from scalingnote_jax.fingerprint import file_hash, tree_hash
+from scalingnote_jax.evaluate.run_files import run_hashes
+from scalingnote_jax.hashing import file_hash, tree_hash
 from scalingnote_jax.losses.distill import needs_documents
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import build_index, needs_queries
-from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.encoder import load_encoder
 from scalingnote_jax.retrieval.mine import FILE as NEGATIVES
-from scalingnote_jax.retrieval.store import VectorStore
-from scalingnote_jax.reuse import take_over
 from scalingnote_jax.rounds import (
     check_stage_1,
     make_negatives,
@@ -55,10 +51,14 @@ from scalingnote_jax.rounds import (
     steps_of,
     train_inputs,
 )
-from scalingnote_jax.stages import check_systems, distills, refines, row_name
-from scalingnote_jax.train.refine import mining_rules, refine
-from scalingnote_jax.train.student import distill
-from scalingnote_jax.workdir import Workdir, clear, is_done, mark_done, output_of
+from scalingnote_jax.systems import check_systems, distills, refines, row_name
+from scalingnote_jax.train.stage2 import distill
+from scalingnote_jax.train.stage3 import mining_rules, refine
+from scalingnote_jax.vectors.encode import side_vectors
+from scalingnote_jax.vectors.encoder import load_encoder
+from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.workflow.reuse import take_over
+from scalingnote_jax.workflow.workdir import Workdir, clear, is_done, mark_done, output_of
 
 
 class Run:

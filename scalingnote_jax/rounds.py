@@ -3,7 +3,7 @@
 `mine.rounds` names one training for each round and where its negatives come from. The last round's
 teacher and the negatives that it was trained with lie in the workdir itself, those of the round
 before in rounds/0, rounds/1, and so on. Not for what mining and training do: see
-`retrieval/mine.py` and `train/teacher.py`.
+`retrieval/mine.py` and `train/stage1.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, NegativeSource, replace
-from scalingnote_jax.configfile import section_hash
+from scalingnote_jax.config.load import section_hash
 from scalingnote_jax.data.negatives import check_mining
 from scalingnote_jax.data.sources.mixture import check_mixture
+from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.mine import mine, open_negatives
-from scalingnote_jax.train.teacher import train
-from scalingnote_jax.workdir import clear, is_done
+from scalingnote_jax.train.stage1 import train
+from scalingnote_jax.workflow.workdir import clear, is_done
 
 if TYPE_CHECKING:
     from scalingnote_jax.pipeline import Run

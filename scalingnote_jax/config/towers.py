@@ -12,7 +12,7 @@ class TextConfig:
     checkpoint carries.
     """
 
-    # {title} and {text} are filled in; queries have no title. Ready-made ones: data/prompts.py
+    # {title} and {text} are filled in; queries have no title. Ready-made ones: text/prompts.py
     prompt: str = "{text}"
     max_tokens: int = 64
     # Static lengths that batches are padded to; the last equals max_tokens
@@ -22,7 +22,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Rotary positions stretched over a longer context (models/rope.py)."""
+    """Rotary positions stretched over a longer context (models/layers/rope.py)."""
 
     kind: Literal["linear", "llama3"] = "linear"
     factor: float = 1.0

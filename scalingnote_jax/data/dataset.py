@@ -25,7 +25,7 @@ from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
 from scalingnote_jax.data.survey import Survey, survey
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import file_hash
+from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import Bar, progress
 
 __all__ = ["Collection", "build_dataset"]

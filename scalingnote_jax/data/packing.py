@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
-from scalingnote_jax.data.tokens import TokenTable
+from scalingnote_jax.text.tokens import TokenTable
 
 
 def texts_per_row(text: TextConfig) -> int:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.evaluate.collections import SEARCHES
+from scalingnote_jax.evaluate.cross_domain import SEARCHES
 from scalingnote_jax.evaluate.statistics import holm, sign_flips
-from scalingnote_jax.fingerprint import file_hash
-from scalingnote_jax.retrieval.encoder import STUDENTS
-from scalingnote_jax.workdir import Workdir, output_of
+from scalingnote_jax.hashing import file_hash
+from scalingnote_jax.vectors.encoder import STUDENTS
+from scalingnote_jax.workflow.workdir import Workdir, output_of
 
 SEED = 0
 AGREE = 1e-9  # means that differ by less are equal

@@ -1,7 +1,7 @@
 """What a system cost to make: FLOPs, examples and wall time of each stage behind it, so that a
 table of systems also says at what price.
 
-FLOPs are those of `plan/flops.py`: matrix products forward and backward, as if every text had its
+FLOPs are those of `models/flops.py`: matrix products forward and backward, as if every text had its
 tower's `max_tokens`; the same rule for all systems, and more than what padding to shorter buckets
 needs. The few thousand passes of a fitted start are in the seconds only. Seconds are of this
 machine. Not for the latency of a query, which is measured in `rows.py`.
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.models.initial import student_config
-from scalingnote_jax.models.towers import TowerDef, tower_def
-from scalingnote_jax.plan.flops import step_flops, tower_flops
-from scalingnote_jax.retrieval.store import MANIFEST, read_manifest
-from scalingnote_jax.stages import distills, refines, row_name
+from scalingnote_jax.models.flops import step_flops, tower_flops
+from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.tower import TowerDef, tower_def
+from scalingnote_jax.systems import distills, refines, row_name
 from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.stage1 import Towers
 from scalingnote_jax.train.state import flatten, split_frozen
-from scalingnote_jax.train.teacher import Towers
-from scalingnote_jax.workdir import Workdir, read_done
+from scalingnote_jax.vectors.store import MANIFEST, read_manifest
+from scalingnote_jax.workflow.workdir import Workdir, read_done
 
 Cost = dict[str, Any]
 

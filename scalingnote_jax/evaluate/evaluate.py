@@ -12,20 +12,20 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, EvalConfig
 from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.evaluate.collections import cross_domain, lines, matrix
+from scalingnote_jax.evaluate.cross_domain import cross_domain, lines, matrix
 from scalingnote_jax.evaluate.judged import Judged
 from scalingnote_jax.evaluate.metrics import cutoff_of
 from scalingnote_jax.evaluate.robustness import robustness
 from scalingnote_jax.evaluate.rows import system_rows
-from scalingnote_jax.evaluate.runs import run_rows
+from scalingnote_jax.evaluate.run_files import run_rows
 from scalingnote_jax.evaluate.write import write
-from scalingnote_jax.retrieval.encoder import Encoders
-from scalingnote_jax.retrieval.pairing import check_students
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.vectors.encoder import Encoders
+from scalingnote_jax.vectors.pairing import check_students
+from scalingnote_jax.workflow.workdir import Workdir
 
 
 def evaluate(

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Query
-from scalingnote_jax.evaluate.bm25 import bm25_run
-from scalingnote_jax.evaluate.cases import KINDS, MERGED, Case, check, make_cases
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.evaluate.disturbances import KINDS, MERGED, Case, check, make_cases
 from scalingnote_jax.evaluate.metrics import evaluate_run
 from scalingnote_jax.evaluate.statistics import interval, resampled_means
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encoder import Encoder, Encoders
+from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.retrieval.store import VectorStore
-from scalingnote_jax.stages import row_name, systems
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.systems import row_name, systems
+from scalingnote_jax.vectors.encoder import Encoder, Encoders
+from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.workflow.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
 

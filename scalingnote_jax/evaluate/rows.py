@@ -18,17 +18,17 @@ from scalingnote_jax.config import Config, ExactConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.data.sources.mixture import bare
-from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.evaluate.judged import Judged
 from scalingnote_jax.models.lookup import NO_LAYERS
 from scalingnote_jax.progress import progress, say
-from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.encoder import STUDENTS, Encoder, Encoders
+from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.store import RowsOnDisk, VectorStore
-from scalingnote_jax.stages import row_name, systems
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.systems import row_name, systems
+from scalingnote_jax.vectors.encode import side_vectors
+from scalingnote_jax.vectors.encoder import STUDENTS, Encoder, Encoders
+from scalingnote_jax.vectors.store import RowsOnDisk, VectorStore
+from scalingnote_jax.workflow.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
 AGREE_AT = 10  # the k of ann_recall

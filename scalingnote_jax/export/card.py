@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import field_values
+from scalingnote_jax.config.load import field_values
+from scalingnote_jax.export.exported_tower import Source
 from scalingnote_jax.export.snippets import snippet
-from scalingnote_jax.export.source import Source
-from scalingnote_jax.stages import distills
+from scalingnote_jax.systems import distills
 
 _LIBRARY = {
     "sentence-transformers": "sentence-transformers",

@@ -1,4 +1,4 @@
-"""From our shape to the config.json of a model type of `transformers`: `models/families.py` the
+"""From our shape to the config.json of a model type of `transformers`: `models/weights/families.py` the
 other way round.
 
 What is written is read back by `families`, and has to give the same shape: so a shape that no model
@@ -14,8 +14,8 @@ from typing import Any
 from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
-from scalingnote_jax.models.families import shape_of_config
-from scalingnote_jax.models.views import local_layers
+from scalingnote_jax.models.layers.views import local_layers
+from scalingnote_jax.models.weights.families import shape_of_config
 
 Values = dict[str, Any]
 

@@ -17,8 +17,8 @@ import onnxscript  # noqa: F401  (the exporter asks for it when all else is done
 import torch
 from transformers import AutoModel
 
-from scalingnote_jax.export.hf_folder import write_body
-from scalingnote_jax.export.source import Source
+from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.write_hf import write_body
 
 MODEL = "model.onnx"  # its weights lie beside it: a graph with them inside ends at 2 GiB
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from scalingnote_jax.config import BertShape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.hf_folder import write_body, write_json, write_tokenizer
-from scalingnote_jax.export.source import Source
+from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.write_hf import write_body, write_json, write_tokenizer
 
 _CLASS = "sentence_transformers.models."
 _POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}

@@ -20,8 +20,8 @@ import numpy as np
 from jax import Array, export
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.source import Source
-from scalingnote_jax.models.towers import normalise
+from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.models.tower import normalise
 from scalingnote_jax.train.state import nest
 
 WEIGHTS = "weights.npz"

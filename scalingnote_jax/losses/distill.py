@@ -24,7 +24,7 @@ from scalingnote_jax.losses.distill_scores import (
     real_candidates,
     score_kl,
 )
-from scalingnote_jax.models.towers import normalise
+from scalingnote_jax.models.tower import normalise
 
 
 def distill_loss(

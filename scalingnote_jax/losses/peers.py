@@ -13,7 +13,7 @@ import jax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from scalingnote_jax import mesh as mesh_lib
+from scalingnote_jax.devices import mesh as mesh_lib
 
 
 @dataclass(frozen=True)

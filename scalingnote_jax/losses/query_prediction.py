@@ -18,9 +18,9 @@ import jax
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import DecoderShape, TrainConfig
-from scalingnote_jax.data.prompts import title_is_first
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.towers import TowerDef
+from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.text.prompts import title_is_first
 from scalingnote_jax.train.microbatch import in_chunks
 
 

@@ -15,10 +15,10 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import BertShape
-from scalingnote_jax.models import ops
+from scalingnote_jax.models.layers import ops
+from scalingnote_jax.models.layers.params import embedding_normal, linear_param, ones, param, zeros
+from scalingnote_jax.models.layers.stack import apply_layers
 from scalingnote_jax.models.lora import AdaptableLayers
-from scalingnote_jax.models.params import embedding_normal, linear_param, ones, param, zeros
-from scalingnote_jax.models.stack import apply_layers
 
 
 class BertLayers(AdaptableLayers):

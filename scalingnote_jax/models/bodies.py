@@ -9,9 +9,9 @@ from flax import nnx
 from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
+from scalingnote_jax.models.layers.params import Tree, blueprint
 from scalingnote_jax.models.lookup import Lookup
 from scalingnote_jax.models.modernbert import ModernBert
-from scalingnote_jax.models.params import Tree, blueprint
 
 Shape: TypeAlias = DecoderShape | BertShape | ModernBertShape
 

@@ -15,8 +15,8 @@ from scalingnote_jax.config import (
 )
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.bodies import Shape
-from scalingnote_jax.models.layouts import layout_of
-from scalingnote_jax.models.tokenizer import TextTokenizer
+from scalingnote_jax.models.weights.layouts import layout_of
+from scalingnote_jax.text.tokenizer import TextTokenizer
 
 
 def check_choices(cfg: TowerConfig, where: str) -> None:

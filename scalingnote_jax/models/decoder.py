@@ -20,12 +20,12 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import DecoderShape
-from scalingnote_jax.models import flash, ops
+from scalingnote_jax.models.layers import flash, ops
+from scalingnote_jax.models.layers.params import embedding_normal, linear_param, ones, param, zeros
+from scalingnote_jax.models.layers.rope import frequencies
+from scalingnote_jax.models.layers.stack import apply_layers
+from scalingnote_jax.models.layers.views import View, layer_views, local_layers, own_view
 from scalingnote_jax.models.lora import AdaptableLayers
-from scalingnote_jax.models.params import embedding_normal, linear_param, ones, param, zeros
-from scalingnote_jax.models.rope import frequencies
-from scalingnote_jax.models.stack import apply_layers
-from scalingnote_jax.models.views import View, layer_views, local_layers, own_view
 
 
 class DecoderLayers(AdaptableLayers):

@@ -23,9 +23,10 @@ from jax.sharding import NamedSharding, Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import LoraConfig
-from scalingnote_jax.models import ops, quantised
-from scalingnote_jax.models.params import Tree, fan_in_normal, param, zeros
-from scalingnote_jax.sharding import partition_spec
+from scalingnote_jax.devices.sharding import partition_spec
+from scalingnote_jax.models import quantised
+from scalingnote_jax.models.layers import ops
+from scalingnote_jax.models.layers.params import Tree, fan_in_normal, param, zeros
 
 FOLDER = "lora"  # under the layers, in the paths of adapters
 SCALES = "scale"  # under the layers, in the paths of the scales of quantised weights

@@ -21,8 +21,8 @@ from jax import Array
 from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
-from scalingnote_jax.models import ops
-from scalingnote_jax.models.params import Axes
+from scalingnote_jax.models.layers import ops
+from scalingnote_jax.models.layers.params import Axes
 
 Form: TypeAlias = Literal["int8", "nf4"]
 BLOCK = 64  # inputs that share a scale in nf4, as in QLoRA

@@ -27,13 +27,6 @@ from scalingnote_jax.retrieval.scann_library import (
     import_scann,
     rule_of_thumb,
 )
-from scalingnote_jax.retrieval.store import (
-    VectorStore,
-    file_entry,
-    partial_folder,
-    put_in_place,
-    write_manifest,
-)
 from scalingnote_jax.retrieval.tuning import (
     AT,
     REORDER_FACTORS,
@@ -44,6 +37,13 @@ from scalingnote_jax.retrieval.tuning import (
     curve,
     steps_to,
     with_choice,
+)
+from scalingnote_jax.vectors.store import (
+    VectorStore,
+    file_entry,
+    partial_folder,
+    put_in_place,
+    write_manifest,
 )
 
 

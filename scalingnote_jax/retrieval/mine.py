@@ -19,21 +19,22 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import Config, ExactConfig, MineConfig, NegativeSource, replace
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.negatives import Negatives, Ranking, Window, choose
 from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.data.sources.mixture import bare
+from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.evaluate.bm25 import bm25_run
 from scalingnote_jax.progress import progress
-from scalingnote_jax.retrieval.encode import side_vectors
-from scalingnote_jax.retrieval.encoder import load_encoder
+from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.retrieval.rows import RowsOnDisk
-from scalingnote_jax.retrieval.store import (
+from scalingnote_jax.text.contract import token_table
+from scalingnote_jax.vectors.encode import side_vectors
+from scalingnote_jax.vectors.encoder import load_encoder
+from scalingnote_jax.vectors.rows_on_disk import RowsOnDisk
+from scalingnote_jax.vectors.store import (
     check_files,
     file_entry,
     partial_folder,
@@ -41,8 +42,7 @@ from scalingnote_jax.retrieval.store import (
     read_manifest,
     write_manifest,
 )
-from scalingnote_jax.tokenisation import token_table
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.workflow.workdir import Workdir
 
 FILE, STATISTICS = "negatives.npz", "statistics.json"
 WIDTH = 110  # of the table, in characters, where there is no terminal

@@ -22,7 +22,7 @@ from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import describe, write_parts
 from scalingnote_jax.retrieval.exact import check_finite
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.store import (
+from scalingnote_jax.vectors.store import (
     StoreWriter,
     VectorStore,
     partial_folder,

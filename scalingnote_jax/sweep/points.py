@@ -14,7 +14,7 @@ import numpy as np
 from scalingnote_jax.evaluate.report.words import first_row
 from scalingnote_jax.evaluate.statistics import interval, resampled_over_runs
 from scalingnote_jax.sweep.cells import on_axis, word
-from scalingnote_jax.sweep.run import Outcome
+from scalingnote_jax.sweep.run_cells import Outcome
 from scalingnote_jax.sweep.spec import Sweep
 
 PerQuery = dict[str, float]

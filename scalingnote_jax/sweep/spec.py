@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.configfile import made_by
+from scalingnote_jax.config.load import made_by
 from scalingnote_jax.errors import bad_input
 
 

@@ -21,12 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalingnote_jax import mesh as mesh_lib
-from scalingnote_jax.data.pipeline import iterate
+from scalingnote_jax.data.batches import iterate
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.devices.preemption import Preempted, watch
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import Bar, progress, say
 from scalingnote_jax.train.checkpoint import Checkpoints
-from scalingnote_jax.train.preemption import Preempted, watch
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
 from scalingnote_jax.train.state import Flat, TrainState
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from scalingnote_jax.models.towers import TowerDef
+from scalingnote_jax.models.tower import TowerDef
 
 
 def split_rows(x: jax.Array, parts: int, rows: Sharding | None) -> jax.Array:

@@ -17,9 +17,9 @@ import optax
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from scalingnote_jax import mesh as mesh_lib
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.devices.sharding import optimizer_shardings, shardings_of
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.sharding import optimizer_shardings, shardings_of
 
 Flat = dict[str, Any]
 

@@ -19,14 +19,14 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 
 from scalingnote_jax.config import DistillConfig, RefineConfig, TrainConfig
 from scalingnote_jax.data.packing import texts_per_row
-from scalingnote_jax.losses.choose import stage1_loss
 from scalingnote_jax.losses.contrastive import logit_scale
+from scalingnote_jax.losses.contrastive_form import stage1_loss
 from scalingnote_jax.losses.distill import stage2_loss
 from scalingnote_jax.losses.matryoshka import Loss, matryoshka
 from scalingnote_jax.losses.query_prediction import generative_loss
-from scalingnote_jax.models.towers import TowerDef, normalise
-from scalingnote_jax.train.cone import cone
+from scalingnote_jax.models.tower import TowerDef, normalise
 from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
+from scalingnote_jax.train.probe import cone
 from scalingnote_jax.train.state import Flat, TrainState, nest
 
 Batch = dict[str, jax.Array]

@@ -25,8 +25,8 @@ def prepare(model: common.Result, turns: common.Turns) -> None:
     from scalingnote_jax.config import BertShape, DataConfig
     from scalingnote_jax.data.collection import Collection
     from scalingnote_jax.data.dataset import build_dataset
-    from scalingnote_jax.models.locate import locate
-    from scalingnote_jax.models.pretrained import shape_of
+    from scalingnote_jax.hub import locate
+    from scalingnote_jax.models.weights.pretrained import shape_of
 
     folder = Path(model["folder"])
     if not (folder / "data").is_dir():
@@ -46,12 +46,12 @@ def ours(model: common.Result, turns: common.Turns) -> None:
     import jax
 
     from scalingnote_jax import config as c
-    from scalingnote_jax import mesh as mesh_lib
-    from scalingnote_jax.models.towers import tower_def
-    from scalingnote_jax.retrieval.encoder import Encoder
-    from scalingnote_jax.sharding import place, shardings_of
-    from scalingnote_jax.tokenisation import tower_tokenizer
+    from scalingnote_jax.devices import mesh as mesh_lib
+    from scalingnote_jax.devices.sharding import place, shardings_of
+    from scalingnote_jax.models.tower import tower_def
+    from scalingnote_jax.text.contract import tower_tokenizer
     from scalingnote_jax.train.state import flatten, nest
+    from scalingnote_jax.vectors.encoder import Encoder
 
     mesh_lib.start()
     longest = model["tokens"]
@@ -92,7 +92,7 @@ def ours(model: common.Result, turns: common.Turns) -> None:
 
 def encoder_tokens(encoder: Any, texts: list[str]) -> int:
     """Tokens of all texts, as our tower cuts them."""
-    from scalingnote_jax.tokenisation import tokens_of
+    from scalingnote_jax.text.contract import tokens_of
 
     table = tokens_of([("", text) for text in texts], encoder.tower.cfg, encoder.tokenizer)
     return int(table.lengths.sum())

@@ -42,11 +42,11 @@ def config(model: common.Result) -> Any:
 
 def stage_of(model: common.Result) -> tuple[Any, Any]:
     """Our stage, built as `scalingnote train` does, and its data."""
-    from scalingnote_jax import mesh as mesh_lib
     from scalingnote_jax.data.collection import Collection
     from scalingnote_jax.data.dataset import build_dataset
-    from scalingnote_jax.train.teacher import build
-    from scalingnote_jax.workdir import Workdir
+    from scalingnote_jax.devices import mesh as mesh_lib
+    from scalingnote_jax.train.stage1 import build
+    from scalingnote_jax.workflow.workdir import Workdir
 
     mesh_lib.start()
     cfg, workdir = config(model), Workdir(model["folder"])
@@ -59,8 +59,8 @@ def stage_of(model: common.Result) -> tuple[Any, Any]:
 def prepare(model: common.Result, turns: common.Turns) -> None:
     """Data and tokens, and what the peer reads: weights, and the pairs in the order of ours."""
     from scalingnote_jax.config import BertShape
-    from scalingnote_jax.models.locate import locate
-    from scalingnote_jax.models.pretrained import shape_of
+    from scalingnote_jax.hub import locate
+    from scalingnote_jax.models.weights.pretrained import shape_of
 
     for seed in itertools.count():
         model["seed"] = seed
@@ -94,8 +94,8 @@ def save_llama(weights: str, folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaModel
 
-    from scalingnote_jax.models.pretrained import open_weights
-    from scalingnote_jax.models.tokenizer import load_tokenizer
+    from scalingnote_jax.models.weights.pretrained import open_weights
+    from scalingnote_jax.text.tokenizer import load_tokenizer
 
     source = open_weights(weights)
     shape: Any = source.shape
@@ -121,7 +121,7 @@ def ours(model: common.Result, turns: common.Turns) -> None:
     """`fit` as it is, on a step that was compiled before and hands over at the end of a turn."""
     import jax
 
-    from scalingnote_jax.models.towers import tower_def
+    from scalingnote_jax.models.tower import tower_def
     from scalingnote_jax.train.loop import fit
 
     stage, _ = stage_of(model)
@@ -165,7 +165,7 @@ def shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
 
 def compile_all(stage: Any) -> dict[tuple[tuple[int, ...], ...], Any]:
     """The programs of an epoch's batches, by their shapes."""
-    from scalingnote_jax import mesh as mesh_lib
+    from scalingnote_jax.devices import mesh as mesh_lib
 
     programs: dict[tuple[tuple[int, ...], ...], Any] = {}
     for step in range(stage.sampler.steps_per_epoch):
@@ -180,9 +180,9 @@ def our_vectors(model: common.Result, tower: Any, params: dict[str, Any]) -> lis
     """Unit vectors [SHOWN, D] of the first positives."""
     import jax
 
-    from scalingnote_jax.data.tokens import TokenTable
-    from scalingnote_jax.models.tokenizer import load_tokenizer
-    from scalingnote_jax.models.towers import normalise
+    from scalingnote_jax.models.tower import normalise
+    from scalingnote_jax.text.tokenizer import load_tokenizer
+    from scalingnote_jax.text.tokens import TokenTable
     from scalingnote_jax.train.state import nest
 
     texts = pairs_of(model)["positive"][:SHOWN]

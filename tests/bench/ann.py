@@ -32,7 +32,6 @@ from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.retrieval.build_index import build_index
 from scalingnote_jax.retrieval.exact import exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.store import StoreWriter, VectorStore
 from scalingnote_jax.retrieval.tuning import (
     AT,
     REORDER_FACTORS,
@@ -43,6 +42,7 @@ from scalingnote_jax.retrieval.tuning import (
     curve,
     steps_to,
 )
+from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 
 TOPICS, SPREAD = 100, 32  # clusters, and directions in which each is spread
 HNSW_LINKS, HNSW_EFFORT = 16, 100

@@ -30,9 +30,9 @@ from scalingnote_jax.config import (
     TowersConfig,
     TrainConfig,
 )
-from scalingnote_jax.mesh import make_mesh
+from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.plan.compile import batch_shapes
-from scalingnote_jax.train.teacher import program
+from scalingnote_jax.train.stage1 import program
 
 ROUNDS = 3
 SHALLOW, DEEP = 4, 32

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from common import last_line, machine, median
 
-from scalingnote_jax import mesh as mesh_lib
 from scalingnote_jax.config import MeshConfig, TrainConfig
-from scalingnote_jax.losses.choose import stage1_loss
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.losses.contrastive_form import stage1_loss
 
 DIM = 1024
 POSITIVES = 4  # room for known positives of a query

@@ -30,9 +30,9 @@ from scalingnote_jax.config import (
 )
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
-from scalingnote_jax.mesh import make_mesh
-from scalingnote_jax.train.teacher import pair_sampler
-from scalingnote_jax.workdir import Workdir
+from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.train.stage1 import pair_sampler
+from scalingnote_jax.workflow.workdir import Workdir
 
 
 def config() -> Config:

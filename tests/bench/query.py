@@ -83,10 +83,10 @@ def prepare(turns: common.Turns) -> None:
     from scalingnote_jax.config import DataConfig
     from scalingnote_jax.data.collection import Collection
     from scalingnote_jax.data.dataset import build_dataset
+    from scalingnote_jax.export.exported_tower import Source
     from scalingnote_jax.export.onnx_model import write_onnx
-    from scalingnote_jax.export.source import Source
-    from scalingnote_jax.models.towers import tower_def
-    from scalingnote_jax.tokenisation import tower_tokenizer
+    from scalingnote_jax.models.tower import tower_def
+    from scalingnote_jax.text.contract import tower_tokenizer
     from scalingnote_jax.train.state import flatten
 
     if not (FOLDER / "data").is_dir():
@@ -106,11 +106,11 @@ def ours(turns: common.Turns, kind: str) -> None:
     """The query encoder of `Model`, on pretrained weights instead of a checkpoint's."""
     import jax
 
-    from scalingnote_jax import mesh as mesh_lib
     from scalingnote_jax.config import EncodeConfig, MeshConfig
-    from scalingnote_jax.models.towers import tower_def
-    from scalingnote_jax.retrieval.encoder import Encoder
-    from scalingnote_jax.tokenisation import tower_tokenizer
+    from scalingnote_jax.devices import mesh as mesh_lib
+    from scalingnote_jax.models.tower import tower_def
+    from scalingnote_jax.text.contract import tower_tokenizer
+    from scalingnote_jax.vectors.encoder import Encoder
 
     mesh_lib.start()
     mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices()[:1])

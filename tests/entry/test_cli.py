@@ -13,7 +13,7 @@ import pytest
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
-from scalingnote_jax.retrieval.store import VectorStore
+from scalingnote_jax.vectors.store import VectorStore
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
-from scalingnote_jax.models.tokenizer import load_tokenizer
+from scalingnote_jax.text.tokenizer import load_tokenizer
 
 QUERIES = ["topic3", "amber topic0 basin", "of no topic"]
 DOCUMENTS = ["cedar topic1 delta", "umber", " ".join(["violet willow"] * 20)]

@@ -20,8 +20,8 @@ from flax import nnx
 
 from scalingnote_jax.config import TowerConfig
 from scalingnote_jax.models.bodies import body_blueprint
-from scalingnote_jax.models.tokenizer import load_tokenizer
-from scalingnote_jax.models.towers import TowerDef, normalise, tower_def
+from scalingnote_jax.models.tower import TowerDef, normalise, tower_def
+from scalingnote_jax.text.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.pretrained
 

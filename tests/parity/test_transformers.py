@@ -13,8 +13,8 @@ from flax import nnx
 
 from scalingnote_jax.config import TextConfig, TowerConfig
 from scalingnote_jax.models.bodies import make_body
-from scalingnote_jax.models.params import blueprint
-from scalingnote_jax.models.towers import tower_def
+from scalingnote_jax.models.layers.params import blueprint
+from scalingnote_jax.models.tower import tower_def
 
 torch = pytest.importorskip("torch", reason="the other side of the comparison")
 

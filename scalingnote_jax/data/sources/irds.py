@@ -32,7 +32,7 @@ from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLIT_NAMES, SPLITS, Document, Qrels, Query
 from scalingnote_jax.data.sources.records import Ids, checked_text, query_text
 from scalingnote_jax.errors import UserError, bad_input
-from scalingnote_jax.fingerprint import content_hash, file_hash
+from scalingnote_jax.hashing import content_hash, file_hash
 from scalingnote_jax.progress import say
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, Source
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.hashing import content_hash
 
 OPTION = "--data.mixture"
 KINDS = typing.get_args(typing.get_type_hints(DataConfig)["source"])

@@ -32,7 +32,7 @@ from scalingnote_jax.data.sources.records import (
     query_text,
 )
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import content_hash, file_hash
+from scalingnote_jax.hashing import content_hash, file_hash
 
 _NAMES = {"train": ("train",), "dev": ("dev", "dev.small"), "test": ("test",)}
 

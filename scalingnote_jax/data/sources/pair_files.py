@@ -18,7 +18,7 @@ from scalingnote_jax.data.sources.jsonl import read_objects
 from scalingnote_jax.data.sources.pairs import Row, Rows, negative_names
 from scalingnote_jax.data.sources.records import field_of
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import content_hash, file_hash
+from scalingnote_jax.hashing import content_hash, file_hash
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _BATCH_ROWS = 1024

@@ -22,7 +22,7 @@ from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLIT_NAMES
 from scalingnote_jax.data.sources.pairs import Row, Rows
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import tree_hash
+from scalingnote_jax.hashing import tree_hash
 
 _READ_ROWS = 1024
 

@@ -22,7 +22,7 @@ from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 from scalingnote_jax.data.sources.records import checked_text, field_of
 from scalingnote_jax.data.sources.shares import check_shares, cut
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.hashing import content_hash
 
 Row = tuple[str, dict[str, Any]]
 """Place, and the fields by their names."""

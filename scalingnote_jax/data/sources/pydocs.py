@@ -23,7 +23,7 @@ from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 from scalingnote_jax.data.sources.docstrings import NotParsed, Pair, pairs_of
 from scalingnote_jax.data.sources.shares import check_shares, digest, split_of
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.fingerprint import content_hash
+from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress, say
 
 _RULES = 1  # raise it when the rules here or in docstrings.py change: it is part of the fingerprint

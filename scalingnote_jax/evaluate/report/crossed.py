@@ -1,5 +1,5 @@
 """Tables of several collections, trained on × tested on: of one run for its report, of several for
-their comparison. Drawn by `matrices.html`; the numbers come from `evaluate/collections.py` and
+their comparison. Drawn by `matrices.html`; the numbers come from `evaluate/cross_domain.py` and
 `evaluate/compare.py`.
 """
 

@@ -1,0 +1,178 @@
+"""Which texts stage 2 learns the teacher's vectors of, from which source, and how often.
+
+No text of a dev or test query is ever among them. Not for tokens or vectors.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.order import Draw, keyed
+from scalingnote_jax.errors import bad_input
+
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
+
+
+@dataclass(frozen=True)
+class QueryTexts:
+    """The texts of stage 2.
+
+    Attributes:
+        learned: each once, in a fixed order.
+        owners: int32 [len(learned)], the place in `DistillConfig.queries` of the source of each;
+            of a text of several sources, the first.
+        left_out: those that `max_queries` leaves out, in the same order.
+        dev: of the dev queries.
+    """
+
+    learned: list[str]
+    owners: np.ndarray
+    left_out: list[str]
+    dev: list[str]
+
+    def probe(self, count: int, seed: int) -> list[str]:
+        """At most `count` texts that are not learned: of dev queries, else such as were left out;
+        drawn by the seed.
+        """
+        texts = self.dev or self.left_out
+        order = np.argsort(keyed(seed, Draw.PROBE, np.arange(len(texts))), kind="stable")
+        return [texts[i] for i in np.sort(order[:count])]
+
+
+def query_texts(cfg: DistillConfig, collection: Collection, seed: int) -> QueryTexts:
+    """The texts of the config's sources, in the order of the config.
+
+    "train": queries judged in the train split; "unlabelled": queries that no split judges;
+    "titles": titles of documents; "sentences": the first `sentences_per_document` sentences of each
+    document, one by one. The last two stand in for queries that a log would have. "noised": each
+    text of the others once more, disturbed.
+    """
+    _check(cfg)
+    judged = {split: set(collection.qrels(split)) for split in collection.splits}
+    held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
+    held_out_texts = {q.text for q in collection.queries if q.id in held_out}
+    texts: dict[str, int] = {}
+    for number, source in enumerate(cfg.queries):
+        if source != "noised":
+            train = judged.get("train", set())
+            found = _texts_of(source, collection, train, held_out, cfg.sentences_per_document)
+            texts |= {t: number for t in found if t not in texts}
+    if "noised" in cfg.queries:
+        number = cfg.queries.index("noised")
+        texts |= {t: number for t in _noised(texts, cfg, seed) if t not in texts}
+    kept = [t for t in texts if t.strip() and t not in held_out_texts]
+    if not kept:
+        raise bad_input(
+            "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
+        )
+    chosen = np.arange(len(kept))
+    if cfg.max_queries and cfg.max_queries < len(kept):
+        rng = np.random.default_rng([seed, 2])
+        chosen = np.sort(rng.choice(len(kept), cfg.max_queries, replace=False))
+    learned, taken = [kept[i] for i in chosen], set(chosen.tolist())
+    dev = judged.get("dev", set())
+    return QueryTexts(
+        learned,
+        np.array([texts[t] for t in learned], np.int32),
+        [t for i, t in enumerate(kept) if i not in taken],
+        [q.text for q in collection.queries if q.id in dev],
+    )
+
+
+def epoch_rows(
+    owners: np.ndarray, cfg: DistillConfig, seed: int
+) -> Callable[[int], np.ndarray] | None:
+    """Epoch → int64 [len(owners)], the texts that it consists of, so that each source has its share
+    of `query_weights`; None without weights: each text once.
+
+    A source with more texts than its share gives another part of them each epoch; one with fewer
+    gives each of them as often as all of it fits, and of the rest a part.
+
+    Raises:
+        UserError: a weight above 0 for a source that has no text of its own.
+    """
+    if not cfg.query_weights:
+        return None
+    sources = [np.flatnonzero(owners == i) for i in range(len(cfg.queries))]
+    for source, weight, rows in zip(cfg.queries, cfg.query_weights, sources, strict=True):
+        if weight > 0 and not len(rows):
+            given = f"{weight:g} for {source!r}, which gives no text that no other has"
+            raise bad_input("--distill.query_weights", given, "0", "change it, or the sources")
+    shares = np.cumsum(cfg.query_weights) / np.sum(cfg.query_weights)
+    counts = np.diff(np.rint(shares * len(owners)).astype(int), prepend=0)
+
+    def rows_of(epoch: int) -> np.ndarray:
+        chosen = []
+        for rows, count in zip(sources, counts, strict=True):
+            if count:
+                times, rest = divmod(int(count), len(rows))
+                order = np.argsort(keyed(seed, epoch, Draw.MIXTURE, rows), kind="stable")
+                chosen += [np.tile(rows, times), np.sort(rows[order[:rest]])]
+        return np.concatenate(chosen)
+
+    return rows_of
+
+
+def noise_seed(seed: int) -> int:
+    """The seed of the noise in training: a number of 64 bits that no evaluation is given as its
+    own.
+    """
+    return int(keyed(seed, Draw.NOISE)) | 1 << 63
+
+
+def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:
+    from scalingnote_jax.data.perturb import QUERY_KINDS, perturb
+
+    unknown = [kind for kind in cfg.noise if kind not in QUERY_KINDS]
+    if unknown or not cfg.noise or not 0 < cfg.noise_strength <= 1:
+        raise bad_input(
+            "--distill.noise",
+            f"{', '.join(cfg.noise) or 'nothing'} of strength {cfg.noise_strength:g}",
+            f"kinds of {', '.join(QUERY_KINDS)}, of a strength above 0 and at most 1",
+            "change it, or leave 'noised' out of --distill.queries",
+        )
+    own = noise_seed(seed)
+    for text in list(texts):
+        kind = random.Random(f"{own} {text}").choice(cfg.noise)
+        yield perturb(kind, text, cfg.noise_strength, own, text)
+
+
+def _check(cfg: DistillConfig) -> None:
+    if cfg.sentences_per_document < 1:
+        raise bad_input(
+            "--distill.sentences_per_document",
+            str(cfg.sentences_per_document),
+            "at least 1",
+            "leave 'sentences' out of --distill.queries to have none",
+        )
+    weights = cfg.query_weights
+    if weights and (len(weights) != len(cfg.queries) or min(weights) < 0 or not any(weights)):
+        raise bad_input(
+            "--distill.query_weights",
+            ",".join(f"{w:g}" for w in weights),
+            f"a weight of 0 or more for each of {', '.join(cfg.queries)}",
+            "mend it, or leave it out: then each text comes once in an epoch",
+        )
+
+
+def _texts_of(
+    source: str, collection: Collection, train: set[str], held_out: set[str], sentences: int
+) -> Iterator[str]:
+    if source == "train":
+        yield from (q.text for q in collection.queries if q.id in train)
+    elif source == "unlabelled":
+        yield from (
+            q.text for q in collection.queries if q.id not in train and q.id not in held_out
+        )
+    elif source == "titles":
+        yield from (d.title for d in collection.documents)
+    else:
+        for document in collection.documents:
+            yield from _SENTENCE.split(document.text.strip(), maxsplit=sentences)[:sentences]

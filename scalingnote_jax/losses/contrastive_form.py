@@ -1,0 +1,73 @@
+"""Which form of stage 1's loss a step compiles: all scores at once, or tiles of them. Both give the
+same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jax.sharding import Mesh
+
+from scalingnote_jax.config import TrainConfig
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.losses.blockwise import blockwise_loss
+from scalingnote_jax.losses.contrastive import contrastive_loss
+
+FLOAT32_BYTES = 4
+# Value and gradient of the dense form hold about three times this (tests/bench/loss.py).
+MAX_DENSE_BYTES = 32 * 2**20
+
+
+def dense_score_bytes(cfg: TrainConfig, queries: int, documents: int, mesh: Mesh | None) -> int:
+    """Bytes of scores that the dense form makes on each device, both directions together.
+
+    Args:
+        cfg: says whether there are two.
+        queries, documents: B and N of the global batch.
+        mesh: None for one device.
+    """
+    scores = queries * (documents + (queries if cfg.symmetric else 0))
+    return scores * FLOAT32_BYTES // (mesh_lib.batch_shards(mesh) if mesh else 1)
+
+
+def is_blockwise(cfg: TrainConfig, queries: int, documents: int, mesh: Mesh | None) -> bool:
+    """Whether the config takes the blockwise form for a batch of this size."""
+    if cfg.loss == "auto":
+        return dense_score_bytes(cfg, queries, documents, mesh) > MAX_DENSE_BYTES
+    return cfg.loss == "blockwise"
+
+
+def held_score_bytes(cfg: TrainConfig, queries: int, documents: int, mesh: Mesh | None) -> int:
+    """Bytes of scores that the chosen form holds on each device at a time."""
+    held = dense_score_bytes(cfg, queries, documents, mesh)
+    if is_blockwise(cfg, queries, documents, mesh):
+        return held * min(cfg.loss_tile, documents) // documents
+    return held
+
+
+def stage1_loss(
+    cfg: TrainConfig, queries: int, documents: int, mesh: Mesh | None
+) -> Callable[..., Any]:
+    """`contrastive_loss` or `blockwise_loss` with the config's settings filled in.
+
+    Args:
+        cfg: `loss`, `loss_tile`, `symmetric`, `false_negative_margin`, `w_spread`.
+        queries, documents: B and N of the global batch.
+        mesh: where its rows lie; None for one device.
+
+    Raises:
+        UserError: a tile of no documents.
+    """
+    if cfg.loss_tile < 1:
+        raise bad_input("--train.loss_tile", str(cfg.loss_tile), "at least 1", "e.g. 2048")
+    settings: dict[str, Any] = {
+        "symmetric": cfg.symmetric,
+        "false_negative_margin": cfg.false_negative_margin,
+        "w_spread": cfg.w_spread,
+    }
+    if is_blockwise(cfg, queries, documents, mesh):
+        return partial(blockwise_loss, tile=cfg.loss_tile, mesh=mesh, **settings)
+    return partial(contrastive_loss, **settings)

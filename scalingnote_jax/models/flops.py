@@ -1,0 +1,109 @@
+"""FLOPs of a training step from the towers' own shapes: what a model needs, whatever the compiler
+makes of it.
+
+Counted are matrix products, two FLOPs for each multiplication: the weights (embedding tables are
+looked up, not multiplied), attention over the full L × L square, as it is computed, and the loss.
+Backward costs one product for the inputs and one for the weights that are trained. What remat does
+again is kept apart: it is work, but not the model's (MFU counts the model's alone).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from scalingnote_jax.config import Config, DecoderShape
+from scalingnote_jax.models.lora import SCALES
+from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.train.optim import is_matrix
+from scalingnote_jax.train.stage1 import Towers
+from scalingnote_jax.train.state import flatten
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of all devices together.
+
+    Attributes:
+        model: forward and backward.
+        again: what is computed a second time to save memory.
+    """
+
+    model: int
+    again: int
+
+    @property
+    def executed(self) -> int:
+        """What the chips do."""
+        return self.model + self.again
+
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(self.model + other.model, self.again + other.again)
+
+
+def step_flops(config: Config, towers: Towers, trained: Collection[str]) -> Flops:
+    """Of one step on the largest buckets.
+
+    Args:
+        trained: paths of the trained parameters, "query/body/layers/q".
+    """
+    size, group = config.train.batch_size, 1 + config.train.negatives_per_query
+    total = Flops(0, 0)
+    for side, tower, rows in (("query", towers.query, size), ("doc", towers.doc, size * group)):
+        prefix = "shared/" if config.teacher.share else f"{side}/"
+        paths = {path.removeprefix(prefix) for path in trained if path.startswith(prefix)}
+        total += tower_flops(tower, rows, paths, in_chunks=config.train.encode_chunks > 1)
+    scores = size * size * (group + config.train.symmetric) // config.train.accumulate
+    return total + Flops(3 * 2 * scores * towers.query.dim, 0)
+
+
+def tower_flops(
+    tower: TowerDef, rows: int, trained: Collection[str] = (), in_chunks: bool = False
+) -> Flops:
+    """Of `rows` texts of the largest length, forward; and backward where something is trained.
+
+    Args:
+        trained: paths of the trained parameters, "body/layers/q".
+        in_chunks: whether GradCache encodes everything once more.
+    """
+    tokens = rows * tower.cfg.text.max_tokens
+    sizes = {
+        path: 2 * math.prod(x.shape) * (rows if path == "projection" else tokens)
+        for path, x in flatten(tower.abstract()[0]).items()
+        if is_matrix(path, x.ndim)
+        and "embedding" not in path
+        and not path.endswith("bias")
+        and f"/{SCALES}/" not in path
+    }
+    attention = _attention(tower, rows)
+    forward = sum(sizes.values()) + attention
+    if not trained:
+        return Flops(forward, 0)
+    through_body = any(path.startswith("body/") for path in trained)
+    passed = {p: n for p, n in sizes.items() if through_body or p == "projection"}
+    back = sum(passed.values()) + 2 * attention * through_body
+    back += sum(n for path, n in sizes.items() if path in trained)
+    again = _again(tower, sizes, attention) if through_body else 0
+    return Flops(forward + back, again + forward * in_chunks)
+
+
+def _attention(tower: TowerDef, rows: int) -> int:
+    """Scores and the weighted sum of the values."""
+    shape, length = tower.shape, tower.cfg.text.max_tokens
+    head_dim = (
+        shape.head_dim if isinstance(shape, DecoderShape) else shape.hidden_size // shape.num_heads
+    )
+    return 2 * 2 * rows * length * length * shape.num_heads * head_dim * shape.num_layers
+
+
+def _again(tower: TowerDef, sizes: dict[str, int], attention: int) -> int:
+    """What remat repeats: with "full" all of a layer but its last product, whose result no gradient
+    needs; with the policies that keep the products of weights, attention alone.
+    """
+    if tower.cfg.remat == "none":
+        return 0
+    if tower.cfg.remat != "full":
+        return attention
+    layers = {p: n for p, n in sizes.items() if "/layers/" in p and not p.endswith("/down")}
+    return sum(layers.values()) + attention

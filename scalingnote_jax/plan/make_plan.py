@@ -1,0 +1,139 @@
+"""The plan of one config on one topology: compile, count, bound, and write down.
+
+Its fields are a contract that scripts rely on (README); all bytes, FLOPs and rates are per chip or
+of all chips as their names say, also where JAX shows a chip as two devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from scalingnote_jax.config import Config, replace
+from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.devices.sharding import total_bytes_per_device
+from scalingnote_jax.models.flops import Flops, step_flops, tower_flops
+from scalingnote_jax.plan.collectives import summed
+from scalingnote_jax.plan.compile import Compiled, batch_shapes, compile_program, lower_encode
+from scalingnote_jax.plan.roofline import Roofline, roofline
+from scalingnote_jax.plan.topology import Topology, available_bytes
+from scalingnote_jax.train.prepare import Prepared, check_batch
+from scalingnote_jax.train.stage1 import Towers, program
+from scalingnote_jax.vectors.encode_batches import rows_of
+
+Plan = dict[str, Any]
+
+
+def on_slices(config: Config, topology: Topology) -> Config:
+    """The config with as many slices in its mesh as the topology has."""
+    return replace(config, mesh=replace(config.mesh, slice=topology.num_slices))
+
+
+def make_plan(config: Config, topology: Topology, pairs: int = 0) -> Plan:
+    """Compiles the step of stage 1 and says what it needs and how fast it can be at most.
+
+    Args:
+        pairs: training pairs in an epoch, for the hours; 0 where they are not known.
+
+    Raises:
+        UserError: a mesh or a batch that cannot be split over the topology.
+    """
+    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
+    check_batch("train", config.train, mesh)
+    # The length of the schedule changes nothing of the step.
+    towers, _, prepared, step = program(config, mesh, 1)
+    jitted: Any = step
+    compiled = compile_program(jitted.lower(prepared.abstract, batch_shapes(config)))
+    flops = step_flops(config, towers, prepared.abstract.params)
+    plan: Plan = {
+        "topology": topology.name,
+        "slices": topology.num_slices,
+        "chips": topology.num_chips,
+        "devices_per_chip": topology.devices_per_chip,
+        "mesh": dict(mesh.shape),
+        "remat": config.teacher.doc.remat,
+        "global_batch": config.train.batch_size,
+        "fits": compiled.module is not None,
+        "refusal": compiled.refusal,
+        "compile_secs": round(compiled.secs, 1),
+        "hbm_bytes_per_chip": _memory(compiled, prepared, topology),
+    }
+    moved = _moved_bytes(prepared)
+    line = _roofline(compiled, flops, moved, topology, mesh)
+    return plan | _speed(flops, line, topology, mesh, config.train.batch_size, pairs)
+
+
+def plan_encode(config: Config, topology: Topology) -> Plan:
+    """The same for `encode`: the document tower, forward only, by the batch of `encode`."""
+    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
+    tower, shards = Towers(config.teacher).doc, mesh_lib.batch_shards(mesh)
+    size = -(-rows_of(config.encode.batch_size, mesh) // shards) * shards  # as the encoder does
+    compiled = compile_program(lower_encode(tower, mesh, size))
+    flops = tower_flops(tower, size)
+    line = _roofline(compiled, flops, 0, topology, mesh)
+    speed = _speed(flops, line, topology, mesh, size, 0)
+    return {
+        "batch": size,
+        "fits": compiled.module is not None,
+        "compile_secs": round(compiled.secs, 1),
+        "total_bytes_per_chip": compiled.total_bytes * topology.devices_per_chip,
+        "bounds_secs": speed["bounds_secs"],
+        "mfu_bound": speed["mfu_bound"],
+        "docs_per_sec": speed["pairs_per_sec"],
+    }
+
+
+def _roofline(
+    compiled: Compiled, flops: Flops, moved_bytes: int, topology: Topology, mesh: Mesh
+) -> Roofline | None:
+    if compiled.module is None:
+        return None
+    return roofline(compiled.module, flops.model, moved_bytes, topology, mesh)
+
+
+def _moved_bytes(prepared: Prepared) -> int:
+    """On one device: the state is read and written anew, frozen weights are read only."""
+    abstract, spread = prepared.abstract, prepared.shardings
+    frozen = total_bytes_per_device(abstract.frozen, spread.frozen)
+    return 2 * total_bytes_per_device(abstract, spread) - frozen
+
+
+def _memory(compiled: Compiled, prepared: Prepared, topology: Topology) -> dict[str, int]:
+    abstract, spread = prepared.abstract, prepared.shardings
+    weights = total_bytes_per_device(
+        abstract.params | abstract.frozen, spread.params | spread.frozen
+    )
+    moments = total_bytes_per_device(abstract.opt_state, spread.opt_state)
+    per_device = {
+        "params": weights,
+        "moments": moments,
+        # Where it does not fit, the compiler names the sum alone
+        "temporaries": compiled.temporary_bytes or max(compiled.total_bytes - weights - moments, 0),
+        "total": compiled.total_bytes,
+        "available": available_bytes(topology),
+    }
+    return {kind: size * topology.devices_per_chip for kind, size in per_device.items()}
+
+
+def _speed(
+    flops: Flops, line: Roofline | None, topology: Topology, mesh: Mesh, batch: int, pairs: int
+) -> Plan:
+    secs = line.secs if line else None
+    hours = pairs / batch * secs / 3600 if secs and pairs else None
+    return {
+        "flops_per_step": flops.model,
+        "flops": {
+            "model": flops.model,
+            "recomputed": flops.again,
+            "compiled": line and line.executed_flops,
+        },
+        "collectives": summed(line.transfers, dict(mesh.shape)) if line else [],
+        "bounds_secs": line and line.bounds_secs,
+        "step_secs": secs,
+        "mfu_bound": secs and flops.model / (secs * topology.chip.flops * topology.num_chips),
+        "pairs_per_sec": secs and batch / secs,
+        "pairs_per_epoch": pairs or None,
+        "hours_per_epoch": hours,
+        "chip_hours_per_epoch": hours and hours * topology.num_chips,
+    }

@@ -1,0 +1,72 @@
+"""The verb `sweep`: from the words of the command line to sweep.json and sweep.html."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from scalingnote_jax.config.load import apply_overrides, claim_workdir, to_json
+from scalingnote_jax.config.smoke import shrunk
+from scalingnote_jax.evaluate.report.words import fixed, system_name
+from scalingnote_jax.progress import console
+from scalingnote_jax.sweep.cells import make_cells
+from scalingnote_jax.sweep.points import summary
+from scalingnote_jax.sweep.run_cells import Outcome, Start, plan, run_cells, start_process
+from scalingnote_jax.sweep.spec import Sweep, load_sweep
+from scalingnote_jax.sweep.sweep_page import write_sweep
+
+
+def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start_process) -> None:
+    """Runs the verb.
+
+    Args:
+        start: as for `run_cells`.
+
+    Raises:
+        UserError: the sweep, or a cell's config, cannot be made.
+        SystemExit: 1, when all is done and a cell has failed.
+    """
+    parser.add_argument("sweep", help="a Python file with get_sweep(), see configs/")
+    parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
+    parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
+    parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
+    parser.epilog = "Any field of the sweep's config is overridden as --section.field=value."
+    args, overrides = parser.parse_known_args(words)
+    sweep = load_sweep(args.sweep)
+    base = shrunk(sweep.config) if args.smoke else sweep.config
+    sweep = replace(sweep, config=apply_overrides(base, overrides))
+    root = Path(args.workdir or Path("runs") / Path(args.sweep).stem)
+    outcomes = plan(make_cells(sweep), root, args.overwrite)
+    claim_workdir(sweep.config, root, args.overwrite)
+    for _ in run_cells(sweep.config, outcomes, start):
+        found = write(sweep, outcomes, root)
+    _print(found)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def write(sweep: Sweep, outcomes: list[Outcome], root: Path) -> dict[str, Any]:
+    """Writes sweep.json and sweep.html of what is done so far; returns the former."""
+    found = summary(sweep, outcomes, root)
+    partial = root / "sweep.json.partial"
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(root / "sweep.json")
+    write_sweep(root / "sweep.html", found, to_json(sweep.config))
+    return found
+
+
+def _print(found: dict[str, Any]) -> None:
+    metric = found["metrics"][0]
+    for field in found["axes"]:
+        table = Table(field, "system", "runs", metric, "95 %")
+        for p in found["points"]:
+            if (p["axis"], p["metric"]) == (field, metric):
+                low_high = " to ".join(map(fixed, p["interval"] or ()))
+                system = system_name(p["system"])
+                table.add_row(p["value"], system, str(p["runs"]), fixed(p["mean"]), low_high)
+        console.print(table)

@@ -1,0 +1,172 @@
+"""Texts to token ids: one class over `tokenizers`, whatever the tokenizer was stored as.
+
+Not for prompts, padding or batches (`data/`). The fingerprint is part of the contract that every
+checkpoint and vector store carries: ids of another tokenizer look healthy and find nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.hub import locate
+from scalingnote_jax.text.gguf_tokenizer import gguf_tokenizer
+
+_FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
+
+
+class TextTokenizer:
+    """A tokenizer with the special tokens that its model was trained with.
+
+    Attributes:
+        pad_id: what a batch is filled up with; never a sign that a token is padding.
+        fingerprint: SHA-256 of all that decides about ids.
+        vocab_size: ids are below it.
+        num_special: special tokens that every text gets.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, pad_id: int):
+        """Takes `tokenizer` over, and switches off any truncation and padding that it came with."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._max_tokens, self._lock = tokenizer, 0, threading.Lock()
+        self._json = tokenizer.to_str()
+        self.pad_id = pad_id
+        self.fingerprint = hashlib.sha256(f"{pad_id}\n{self._json}".encode()).hexdigest()
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values())
+        self.num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of each text.
+
+        Args:
+            texts: any texts without lone surrogates, which have no UTF-8.
+            max_tokens: longer texts lose tokens at their end, but keep a final special token.
+
+        Returns:
+            1 to `max_tokens` ids per text; a text without tokens gives [pad_id].
+
+        Raises:
+            UserError: `max_tokens` leaves no room beside the special tokens.
+        """
+        if max_tokens <= self.num_special:
+            expected = f"more than the {self.num_special} special tokens of every text"
+            raise bad_input("max_tokens", str(max_tokens), expected, "raise it")
+        with self._lock:  # the length is part of the tokenizer's state
+            if max_tokens != self._max_tokens:
+                self._tokenizer.enable_truncation(max_tokens)
+                self._max_tokens = max_tokens
+            encodings = self._tokenizer.encode_batch_fast(texts)
+        return [encoding.ids or [self.pad_id] for encoding in encodings]
+
+    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Of each text all token ids, special tokens included, and the characters [start, end) that
+        each stands for; (0, 0) for special tokens.
+        """
+        with self._lock:
+            self._tokenizer.no_truncation()
+            self._max_tokens = 0
+            encodings = self._tokenizer.encode_batch(texts)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and its config into `folder`; `load_tokenizer` gives it back."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "pad_token": self._tokenizer.id_to_token(self.pad_id),
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        }
+        for name, text in ((_FILE, self._json), (_CONFIG, json.dumps(config, indent=1))):
+            partial = folder / f"{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / name)
+
+
+def load_tokenizer(ref: str) -> TextTokenizer:
+    """The tokenizer that `ref` means.
+
+    Args:
+        ref: "bytes" (one token per byte, for towers with random weights), "pip:PACKAGE",
+            "hf:ORG/NAME", a folder (tokenizer.json, or any files that `transformers` can make a
+            fast tokenizer of), a tokenizer.json, or a .gguf file.
+
+    Raises:
+        UserError: there is none, or it is damaged or of an unknown kind.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, it warns in forked processes
+    if ref == "random":
+        raise bad_input(
+            "tokenizer", "none, and random weights bring none", "a tokenizer", "set it in the tower"
+        )
+    if ref == "bytes":
+        return _bytes()
+    path = locate(ref, tokenizer=True)
+    if path.suffix == ".gguf":
+        return TextTokenizer(*gguf_tokenizer(path))
+    if path.is_file():
+        return _from_json(path)
+    if (path / _FILE).is_file():
+        return _from_json(path / _FILE)
+    return _from_transformers(path)
+
+
+def _bytes() -> TextTokenizer:
+    """256 bytes after one pad token."""
+    letters = ["<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return TextTokenizer(tokenizer, pad_id=0)
+
+
+def _from_json(path: Path) -> TextTokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        config = json.loads((path.parent / _CONFIG).read_text()) if _has_config(path) else {}
+    except Exception as e:  # tokenizers raises plain Exception
+        raise bad_input(
+            str(path), f"cannot be read ({e})", "a tokenizer.json", "fetch it again"
+        ) from e
+    return TextTokenizer(tokenizer, _pad_id(tokenizer, config))
+
+
+def _has_config(path: Path) -> bool:
+    return (path.parent / _CONFIG).is_file()
+
+
+def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int:
+    """The pad token's id; else that of the end of the text, else 0: any id does under a mask."""
+    if tokenizer.padding:
+        return int(tokenizer.padding["pad_id"])
+    named = [config.get("pad_token"), "[PAD]", "<pad>", config.get("eos_token")]
+    for token in named:
+        content = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.token_to_id(content) if content else None
+        if found is not None:
+            return found
+    return 0
+
+
+def _from_transformers(folder: Path) -> TextTokenizer:
+    try:
+        from transformers import AutoTokenizer  # slow to import, hence only where it is needed
+
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        backend = loaded.backend_tokenizer
+    except Exception as e:  # whatever a converter meets
+        raise bad_input(
+            str(folder),
+            f"no tokenizer.json, and transformers cannot make one ({e})",
+            "a tokenizer",
+            "save it with AutoTokenizer(...).save_pretrained",
+        ) from e
+    ids = [loaded.pad_token_id, loaded.eos_token_id, 0]
+    return TextTokenizer(backend, next(i for i in ids if i is not None))

@@ -1,0 +1,119 @@
+"""Which texts stage 2 learns: sources, noise, shares of sources, and none that is held out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalingnote_jax.config import DistillConfig, replace
+from scalingnote_jax.data.batches import TextSampler
+from scalingnote_jax.data.perturb import perturb
+from scalingnote_jax.data.query_texts import epoch_rows, noise_seed, query_texts
+from scalingnote_jax.errors import UserError
+from scalingnote_jax.text.tokens import TokenTable
+
+SPLITS = {"train": ["q0", "q1", "q2", "q3"], "dev": ["q4", "q5"], "test": ["q6"]}
+
+
+def collection() -> Any:
+    """Seven judged queries and an unjudged one; two documents, one of which holds a test query."""
+    names = ["red", "green", "blue", "white", "black", "brown", "pink", "grey"]
+    queries = [
+        SimpleNamespace(id=f"q{i}", text=f"where is the {c} house") for i, c in enumerate(names)
+    ]
+    documents = [
+        SimpleNamespace(title="Houses", text="Houses stand. They fall."),
+        SimpleNamespace(title="where is the pink house", text="where is the pink house"),
+    ]
+    qrels = {split: {q: {"d": 1} for q in ids} for split, ids in SPLITS.items()}
+    return SimpleNamespace(
+        queries=queries, documents=documents, splits=tuple(SPLITS), qrels=qrels.__getitem__
+    )
+
+
+def cfg(**changes: Any) -> DistillConfig:
+    return replace(DistillConfig(), **changes)
+
+
+def test_each_source_owns_its_texts_and_nothing_is_held_out() -> None:
+    sources = ("train", "unlabelled", "titles", "sentences")
+    texts = query_texts(cfg(queries=sources, sentences_per_document=2), collection(), 0)
+    assert texts.learned[4:] == ["where is the grey house", "Houses", "Houses stand.", "They fall."]
+    assert texts.owners.tolist() == [0, 0, 0, 0, 1, 2, 3, 3]
+    assert texts.dev == ["where is the black house", "where is the brown house"]
+    assert not {*texts.dev, "where is the pink house"} & set(texts.learned)
+
+
+def test_noise_is_another_one_than_the_evaluations() -> None:
+    noisy = cfg(queries=("train", "noised"), noise=("typos",), noise_strength=1.0)
+    texts = query_texts(noisy, collection(), 0)
+    clean, noised = texts.learned[:4], texts.learned[4:]
+    assert texts.owners.tolist() == [0] * 4 + [1] * 4
+    assert query_texts(noisy, collection(), 0).learned == texts.learned
+    assert query_texts(noisy, collection(), 1).learned[4:] != noised
+    for number, (text, other) in enumerate(zip(clean, noised, strict=True)):
+        assert len(other) == len(text)
+        assert other not in (text, perturb("typos", text, 1.0, 0, f"q{number}"))
+    assert noise_seed(0) != noise_seed(1)
+    assert min(noise_seed(0), noise_seed(1)) >= 2**63
+    with pytest.raises(UserError, match="kinds of typos"):
+        query_texts(cfg(queries=("train", "noised"), noise=("shouting",)), collection(), 0)
+
+
+def test_what_is_watched_is_not_learned() -> None:
+    texts = query_texts(cfg(max_queries=3), collection(), 0)
+    assert len(texts.learned) == 3
+    assert len(texts.left_out) == 1
+    assert texts.probe(1, 0)[0] in texts.dev
+    assert texts.probe(0, 0) == []
+    assert texts.probe(9, 0) == texts.dev
+    assert replace(texts, dev=[]).probe(9, 0) == texts.left_out
+
+
+def test_sources_have_their_shares_of_an_epoch() -> None:
+    # 90 texts of source 0, 10 of source 1; by weights each gives half: 50 of the 90, and 5 times
+    # all of the 10.
+    owners = np.array([0] * 90 + [1] * 10)
+    mixed = cfg(queries=("sentences", "train"), query_weights=(2.0, 2.0))
+    rows_of = epoch_rows(owners, mixed, 0)
+    assert rows_of is not None
+    first, second = rows_of(0), rows_of(1)
+    for rows in (first, second):
+        counts = np.bincount(rows, minlength=100)
+        assert counts[:90].sum() == 50
+        assert counts[:90].max() == 1
+        assert counts[90:].tolist() == [5] * 10
+    assert set(first) != set(second)
+    np.testing.assert_array_equal(rows_of(0), first)
+    # The rest of a source that comes more often than all of it fits.
+    rows_of = epoch_rows(owners, replace(mixed, query_weights=(3.0, 1.0)), 0)
+    assert rows_of is not None
+    assert sorted(np.bincount(rows_of(0), minlength=100)[90:]) == [2] * 5 + [3] * 5
+    assert epoch_rows(owners, cfg(), 0) is None
+
+
+def test_batches_of_mixed_sources_are_those_rows() -> None:
+    table = TokenTable.from_lists([[1] * (1 + i % 3) for i in range(100)])
+    owners = np.array([0] * 90 + [1] * 10)
+    mixed = cfg(queries=("sentences", "train"), query_weights=(1.0, 1.0))
+    rows_of = epoch_rows(owners, mixed, 0)
+    assert rows_of is not None
+    sampler = TextSampler(table, (4,), 20, 2, 0, epoch_rows=rows_of)
+    for epoch in (0, 1):
+        seen = np.concatenate([sampler.rows(5 * epoch + i) for i in range(5)])
+        np.testing.assert_array_equal(np.sort(seen), np.sort(rows_of(epoch)))
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)])
+def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="a weight of 0 or more for each of train, titles"):
+        query_texts(cfg(queries=("train", "titles"), query_weights=weights), collection(), 0)
+
+
+def test_a_weight_for_a_source_without_texts() -> None:
+    empty = cfg(queries=("train", "titles"), query_weights=(1.0, 1.0))
+    with pytest.raises(UserError, match="for 'titles', which gives no text"):
+        epoch_rows(np.zeros(4, int), empty, 0)

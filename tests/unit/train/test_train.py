@@ -1,0 +1,200 @@
+"""Steps, schedule, freezing, checkpoints and the loop, on a model of a few numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scalingnote_jax.config import DistillConfig, MeshConfig, OptimConfig
+from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.errors import UserError
+from scalingnote_jax.train.checkpoint import Checkpoints
+from scalingnote_jax.train.loop import Stage, fit, read_metrics
+from scalingnote_jax.train.optim import is_matrix, learning_rate
+from scalingnote_jax.train.prepare import Prepared, Schedule
+from scalingnote_jax.train.state import TrainState, flatten, nest, split_frozen
+from scalingnote_jax.train.step import _update
+
+STEPS = 12
+AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
+
+
+class LineSampler:
+    """Points of a line, drawn by step alone; with `term_at`, SIGTERM comes before that step."""
+
+    def __init__(self, term_at: int = -1):
+        self.term_at = term_at
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        if step == self.term_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
+        return {"x": x, "y": x @ np.ones((4, 2), np.float32), "mask": np.ones((8, 4), bool)}
+
+
+def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
+    """Least squares; with `poison_at`, the loss is NaN at that step."""
+
+    def loss_fn(trained, batch):
+        params = trained | state.frozen
+        error = batch["x"] @ params["a/w"] + params["a/b"] - batch["y"]
+        loss = jnp.square(error).mean() + jnp.where(state.step == poison_at, jnp.nan, 0.0)
+        return loss, {"loss": (loss * 8, jnp.float32(8))}
+
+    return _update(state, loss_fn, batch, tx, rows, parts=1)
+
+
+def make_stage(
+    folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", term_at: int = -1, **static
+) -> Stage:
+    mesh = mesh or make_mesh(MeshConfig())
+    cfg = DistillConfig(optim=OptimConfig(learning_rate=0.05))
+    shapes = {
+        k: jax.ShapeDtypeStruct(s, np.float32)
+        for k, s in (("a/w", (4, 2)), ("a/b", (2,)), ("frozen", (3,)))
+    }
+    schedule = Schedule(STEPS, 3, 4, learning_rate(cfg.optim, STEPS))
+    prepared = Prepared("test", shapes, AXES, ("^frozen$",), cfg, schedule, mesh)
+    return Stage(
+        name="distill",
+        folder=folder,
+        prepared=prepared,
+        step=prepared.jit(line_step, **static),
+        initial=lambda: {k: np.full(s.shape, 0.1, np.float32) for k, s in shapes.items()},
+        sampler=LineSampler(term_at),
+        schedule=Schedule(total, 3, 4, schedule.learning_rate),
+        meta={"inputs": inputs},
+    )
+
+
+def fit_in(folder: Path, **kwargs) -> TrainState:
+    folder.mkdir(exist_ok=True)
+    return fit(make_stage(folder, **kwargs))
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path):
+    whole = fit_in(tmp_path / "whole")
+    fit_in(
+        tmp_path / "parts", total=7
+    )  # stopped at step 7, and its log is longer than its last checkpoint
+    parts = fit_in(tmp_path / "parts")
+    for path, x in (whole.params | whole.frozen).items():
+        np.testing.assert_array_equal((parts.params | parts.frozen)[path], x)
+    jax.tree.map(np.testing.assert_array_equal, parts.opt_state, whole.opt_state)
+    assert int(parts.step) == STEPS
+    logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    steps = [[x for r in log for x in r["losses"]] for log in logs]
+    assert steps[0] == steps[1]
+    assert len(steps[0]) == STEPS
+
+
+def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path: Path, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    whole = fit_in(tmp_path / "whole")
+    with pytest.raises(SystemExit) as ended:
+        fit_in(tmp_path / "told", term_at=6)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    saved = max(int(p.name) for p in (tmp_path / "told" / "checkpoints").iterdir())
+    assert saved < STEPS  # batches are made ahead, so the signal comes some steps early
+    assert f"saved step {saved}" in capsys.readouterr().err
+    parts = fit_in(tmp_path / "told")
+    jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+    logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "told")]
+    steps = [[x for r in log for x in r["losses"]] for log in logs]
+    assert steps[0] == steps[1]
+
+
+def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path: Path):
+    state = fit_in(tmp_path / "run", mesh=make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), total=4)
+    for devices, cfg in ((4, MeshConfig(data=1, fsdp=4)), (1, MeshConfig())):
+        mesh = make_mesh(cfg, np.asarray(jax.devices()[:devices]))
+        stage = make_stage(tmp_path / "run", mesh)
+        checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+        back = checkpoints.restore(4, stage.prepared.abstract, stage.prepared.shardings)
+        np.testing.assert_array_equal(
+            np.asarray(back.params["a/w"]), np.asarray(state.params["a/w"])
+        )
+        assert back.params["a/w"].sharding.mesh.size == devices
+        checkpoints.close()
+
+
+def test_a_checkpoint_of_another_shape_or_config_is_refused(tmp_path: Path):
+    fit_in(tmp_path / "run", total=4)
+    with pytest.raises(UserError, match="another config or other data"):
+        fit_in(tmp_path / "run", inputs="y")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    like = {"a/w": jax.ShapeDtypeStruct((5, 2), np.float32)}
+    with pytest.raises(UserError, match=r"a/w has shape \[4, 2\]; expected \[5, 2\]"):
+        checkpoints.restore_params(4, like, {})
+    checkpoints.close()
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path: Path):
+    fit_in(tmp_path / "run")
+    assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == [8, 12]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path):
+    with pytest.raises(UserError, match=r"distill, step 6: the loss is not a finite number"):
+        fit_in(tmp_path / "run", poison_at=5)
+
+
+def test_the_log_adds_up(tmp_path: Path):
+    fit_in(tmp_path / "run")
+    records = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [r["step"] for r in records] == [3, 6, 9, 12]
+    for r in records:
+        assert r["loss"] == pytest.approx(np.mean(r["losses"]), rel=1e-6)
+        assert 0 <= r["host_share"] <= 1
+        assert r["padding"] == 0
+    assert records[-1]["loss"] < records[0]["loss"]
+
+
+def test_frozen_parameters_stay_and_have_no_moments(tmp_path: Path):
+    state = fit_in(tmp_path / "run")
+    np.testing.assert_array_equal(state.frozen["frozen"], np.full(3, 0.1, np.float32))
+    sizes = {x.shape for x in jax.tree.leaves(state.opt_state)}
+    assert (3,) not in sizes
+    assert (4, 2) in sizes
+
+
+def test_freezing_by_path():
+    params = {"query/body/embedding": 1, "query/body/layers/q": 2, "doc/body/embedding": 3}
+    trained, frozen = split_frozen("x", params, ("^query/.*embedding",))
+    assert frozen == {"query/body/embedding": 1}
+    assert trained | frozen == params
+    with pytest.raises(UserError, match="matches a parameter"):
+        split_frozen("x", params, ("nothing-like-it",))
+    with pytest.raises(UserError, match="freezes every parameter"):
+        split_frozen("x", params, (".",))
+
+
+def test_learning_rate_by_hand():
+    rate = learning_rate(OptimConfig(learning_rate=1.0, warmup="20%", schedule="linear"), 10)
+    # Two steps of warm-up from 1/3, the peak at step 2, then down to zero in 8 steps.
+    assert [float(rate(s)) for s in (0, 1, 2, 6, 10)] == pytest.approx(
+        [1 / 3, 2 / 3, 1.0, 0.5, 0.0]
+    )
+
+
+def test_decay_is_for_matrices():
+    assert is_matrix("query/body/layers/q", 4)
+    assert not is_matrix("query/body/layers/norm", 2)  # [layers, E]: a vector per layer
+    assert is_matrix("query/projection", 2)
+    assert not is_matrix("log_scale", 0)
+
+
+def test_flat_and_nested():
+    tree = {"a": {"b": 1, "c": {"d": 2}}}
+    assert flatten(tree) == {"a/b": 1, "a/c/d": 2}
+    assert nest(flatten(tree)) == tree
