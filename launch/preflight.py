@@ -25,7 +25,8 @@ from typing import Any
 
 import scalingnote_jax
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import field_values, load_config
+from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.job import find_job
 from scalingnote_jax.devices.rendezvous import Arrival, meet

@@ -130,7 +130,8 @@ def _step(verb: str, words: list[str]) -> None:
         parser.add_argument("--side", default="doc", help="doc or query")
     parser.epilog = "Any field of the config is overridden as --section.field=value."
     args, overrides = parser.parse_known_args(words)
-    from scalingnote_jax.config.load import claim_workdir, load_config
+    from scalingnote_jax.config.load import load_config
+    from scalingnote_jax.workflow.workdir import claim_workdir
 
     config = load_config(args.config, overrides, smoke=args.smoke)
 

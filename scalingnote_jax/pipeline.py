@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 import scalingnote_jax
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import section_hash
+from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import open_source
 from scalingnote_jax.devices import mesh as mesh_lib

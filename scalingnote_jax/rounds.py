@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from scalingnote_jax.config import Config, NegativeSource, replace
-from scalingnote_jax.config.load import section_hash
+from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.negatives import check_mining
 from scalingnote_jax.data.sources.mixture import check_mixture
 from scalingnote_jax.devices import mesh as mesh_lib

@@ -12,7 +12,6 @@ import dataclasses
 import difflib
 import importlib.util
 import io
-import json
 import re
 import typing
 from pathlib import Path
@@ -22,11 +21,10 @@ import tyro
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.smoke import shrunk
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.hashing import content_hash
+from scalingnote_jax.workflow.workdir import CONFIG_FILE, read_workdir_config
 
-CONFIG_FILE = "config.json"
-_Section = typing.TypeVar("_Section")
 _Made = typing.TypeVar("_Made")
 
 
@@ -128,94 +126,3 @@ def _type_of(config: Any, name: str) -> str:
     for parent in parents:
         config = getattr(config, parent)
     return str({f.name: f.type for f in dataclasses.fields(config)}[last])
-
-
-def field_values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf field as "section.field" → value."""
-    out: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            out |= field_values(value, f"{prefix}{f.name}.")
-        else:
-            out[f"{prefix}{f.name}"] = value
-    return out
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """The config as plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_json(values: dict[str, Any]) -> Config:
-    """The inverse of `to_json`."""
-    return _build(Config, values)
-
-
-def section_from_json(kind: type[_Section], values: dict[str, Any]) -> _Section:
-    """The inverse of `to_json` for a section of a config."""
-    section: _Section = _build(kind, values)
-    return section
-
-
-def _build(cls: Any, values: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _coerce(hints[name], value) for name, value in values.items()})
-
-
-def _coerce(hint: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        options = [t for t in (typing.get_args(hint) or (hint,)) if dataclasses.is_dataclass(t)]
-        # A union of shapes is told apart by its field names; an older version wrote fewer.
-        known = [t for t in options if set(value) <= {f.name for f in dataclasses.fields(t)}]
-        return _build(known[0] if known else options[0], value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
-    """Writes the resolved config into `workdir`; refuses a workdir that belongs to another config.
-
-    Raises:
-        UserError: `workdir` holds another config and `overwrite` is not set; the first differing
-            field is named.
-    """
-    path = workdir / CONFIG_FILE
-    if path.is_file() and not overwrite:
-        theirs = field_values(read_workdir_config(workdir))
-        ours = field_values(config)
-        for name in [*ours, *theirs]:
-            # A run goes on upon other devices: nothing that it makes depends on the mesh.
-            if ours.get(name) != theirs.get(name) and not name.startswith("mesh."):
-                raise bad_input(
-                    str(path),
-                    f"this workdir is of another config: {name} is {theirs.get(name)!r} there",
-                    f"{ours.get(name)!r}",
-                    "choose another --workdir, or add --overwrite to redo the steps that change",
-                )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_json(config), indent=1) + "\n")
-    partial.replace(path)
-
-
-def read_workdir_config(workdir: Path) -> Config:
-    """The config that a workdir was made with."""
-    path = workdir / CONFIG_FILE
-    try:
-        return from_json(json.loads(path.read_text()))
-    except FileNotFoundError as e:
-        raise bad_input(
-            str(workdir), "no config.json in it", "a workdir", "make it with `scalingnote run`"
-        ) from e
-    except (ValueError, TypeError, KeyError) as e:
-        raise bad_input(
-            str(path),
-            f"cannot be read ({e})",
-            "the config that `scalingnote` wrote",
-            "use a new --workdir",
-        ) from e
-
-
-def section_hash(*sections: Any) -> str:
-    """Content hash of config sections: part of what a step was made from."""
-    return content_hash([to_json(s) if dataclasses.is_dataclass(s) else s for s in sections])

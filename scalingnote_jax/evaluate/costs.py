@@ -16,12 +16,13 @@ from typing import Any
 from scalingnote_jax.config import Config
 from scalingnote_jax.models.flops import step_flops, tower_flops
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import flatten
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.systems import distills, refines, row_name
 from scalingnote_jax.train.loop import read_metrics
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import flatten, split_frozen
-from scalingnote_jax.vectors.store import MANIFEST, read_manifest
+from scalingnote_jax.train.state import split_frozen
+from scalingnote_jax.workflow.artefact import MANIFEST, read_manifest
 from scalingnote_jax.workflow.workdir import Workdir, read_done
 
 Cost = dict[str, Any]

@@ -17,7 +17,7 @@ import numpy as np
 
 import scalingnote_jax
 from scalingnote_jax.config import Config, DataConfig, EvalConfig
-from scalingnote_jax.config.load import section_hash
+from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import Qrels, Query, Source, open_source
 from scalingnote_jax.devices import mesh as mesh_lib

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import to_json
+from scalingnote_jax.config.values import to_json
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Qrels, Query
 from scalingnote_jax.data.sources.mixture import members
@@ -27,7 +27,7 @@ from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.evaluate.rows import AGREE_AT, Row
 from scalingnote_jax.retrieval.scann_index import index_facts
 from scalingnote_jax.train.loop import read_metrics
-from scalingnote_jax.vectors.store import partial_folder, put_in_place
+from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
 
 PerQuery = dict[str, dict[str, float]]

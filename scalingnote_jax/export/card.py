@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import field_values
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.export.exported_tower import Source
 from scalingnote_jax.export.snippets import snippet
 from scalingnote_jax.systems import distills

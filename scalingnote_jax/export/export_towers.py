@@ -23,7 +23,7 @@ from scalingnote_jax.progress import say
 from scalingnote_jax.systems import shipped_tower
 from scalingnote_jax.text.contract import contract
 from scalingnote_jax.vectors.pairing import served_config
-from scalingnote_jax.vectors.store import partial_folder, put_in_place
+from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir, is_done
 
 CONTRACT = "contract.json"

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import Config, MeshConfig, TextConfig
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.text.contract import to_marker
 from scalingnote_jax.text.tokenizer import TextTokenizer
-from scalingnote_jax.train.state import flatten
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.workflow.workdir import Workdir
 

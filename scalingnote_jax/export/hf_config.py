@@ -1,5 +1,5 @@
-"""From our shape to the config.json of a model type of `transformers`: `models/weights/families.py` the
-other way round.
+"""From our shape to the config.json of a model type of `transformers`; the other way round is
+`models/weights/families.py`.
 
 What is written is read back by `families`, and has to give the same shape: so a shape that no model
 type computes is refused by itself, and the two directions cannot drift apart.
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.layers.views import local_layers
 from scalingnote_jax.models.weights.families import shape_of_config
 

@@ -21,8 +21,8 @@ from jax import Array, export
 
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.tower import normalise
-from scalingnote_jax.train.state import nest
 
 WEIGHTS = "weights.npz"
 PLATFORMS = ("cpu", "tpu")

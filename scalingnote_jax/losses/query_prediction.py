@@ -19,9 +19,9 @@ from jax.sharding import Sharding
 
 from scalingnote_jax.config import DecoderShape, TrainConfig
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.chunks import in_chunks
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.text.prompts import title_is_first
-from scalingnote_jax.train.microbatch import in_chunks
 
 
 def generative_loss(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from flax import nnx
 
-from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape
+from scalingnote_jax.config import DecoderShape, ModernBertShape
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.models.bert import Bert
 from scalingnote_jax.models.decoder import Decoder
 from scalingnote_jax.models.layers.params import Tree, blueprint
 from scalingnote_jax.models.lookup import Lookup
 from scalingnote_jax.models.modernbert import ModernBert
-
-Shape: TypeAlias = DecoderShape | BertShape | ModernBertShape
 
 
 def make_body(

@@ -13,10 +13,9 @@ from scalingnote_jax.config import (
     ModernBertShape,
     TowerConfig,
 )
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.weights.layouts import layout_of
-from scalingnote_jax.text.tokenizer import TextTokenizer
 
 
 def check_choices(cfg: TowerConfig, where: str) -> None:
@@ -134,28 +133,4 @@ def check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:
     if cfg.pooling == "marker" and not causal:
         refuse(
             "pooling", "'marker' where tokens see those behind the marker too", "'last' or 'mean'"
-        )
-
-
-def check_tokenizer(
-    cfg: TowerConfig, shape: Shape, tokenizer: TextTokenizer, where: str = "tower"
-) -> None:
-    """Refuses a tokenizer that can give ids outside the tower's table, or that leaves no room.
-
-    Raises:
-        UserError: the vocabulary is too large, or max_tokens holds special tokens only.
-    """
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise bad_input(
-            f"--{where}.tokenizer",
-            f"token ids up to {tokenizer.vocab_size - 1}",
-            f"ids below {shape.vocab_size}, the rows of the embedding table",
-            "use the tokenizer that the weights were trained with",
-        )
-    if cfg.text.max_tokens <= tokenizer.num_special:
-        raise bad_input(
-            f"--{where}.text.max_tokens",
-            str(cfg.text.max_tokens),
-            f"more than the {tokenizer.num_special} special tokens of every text",
-            "raise it",
         )

@@ -14,11 +14,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from scalingnote_jax.config import Config, DecoderShape
+from scalingnote_jax.models.layers.params import flatten, is_matrix
 from scalingnote_jax.models.lora import SCALES
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef
-from scalingnote_jax.train.optim import is_matrix
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import flatten
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from jax import Array
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import LoraConfig, TowerConfig
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.checks import (
     check_attention,
     check_choices,

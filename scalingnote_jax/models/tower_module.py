@@ -10,7 +10,8 @@ from jax import Array
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import TowerConfig
-from scalingnote_jax.models.bodies import Shape, make_body
+from scalingnote_jax.config.towers import Shape
+from scalingnote_jax.models.bodies import make_body
 from scalingnote_jax.models.decoder import Decoder
 from scalingnote_jax.models.layers.language import log_likelihood
 from scalingnote_jax.models.layers.params import orthogonal, param

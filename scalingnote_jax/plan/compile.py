@@ -22,10 +22,10 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import Config
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.plan import hlo
 from scalingnote_jax.plan.topology import UNITS
-from scalingnote_jax.train.state import flatten, nest
 from scalingnote_jax.vectors.encoder import jit_apply
 
 Shapes = dict[str, jax.ShapeDtypeStruct]

@@ -11,12 +11,12 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.devices.sharding import bytes_per_device, total_bytes_per_device
 from scalingnote_jax.losses.contrastive_form import held_score_bytes, is_blockwise
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import Flat, flatten
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.progress import console
 from scalingnote_jax.systems import distills, refines
 from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import Flat, flatten
 
 MIB = 2**20
 

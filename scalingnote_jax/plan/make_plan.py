@@ -14,12 +14,13 @@ from scalingnote_jax.config import Config, replace
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import total_bytes_per_device
 from scalingnote_jax.models.flops import Flops, step_flops, tower_flops
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.plan.collectives import summed
 from scalingnote_jax.plan.compile import Compiled, batch_shapes, compile_program, lower_encode
 from scalingnote_jax.plan.roofline import Roofline, roofline
 from scalingnote_jax.plan.topology import Topology, available_bytes
 from scalingnote_jax.train.prepare import Prepared, check_batch
-from scalingnote_jax.train.stage1 import Towers, program
+from scalingnote_jax.train.stage1 import program
 from scalingnote_jax.vectors.encode_batches import rows_of
 
 Plan = dict[str, Any]

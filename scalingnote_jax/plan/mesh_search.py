@@ -27,12 +27,13 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import partition_spec
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.flops import step_flops
+from scalingnote_jax.models.layers.params import Flat
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.plan.make_plan import Plan, make_plan
 from scalingnote_jax.plan.topology import Topology, available_bytes
 from scalingnote_jax.progress import progress
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import Flat, split_frozen
+from scalingnote_jax.train.state import split_frozen
 
 REMAT = ("full", "dots", "none")
 # XLA scatters a reduced gradient only where every device's part fills whole tiles of bfloat16;

@@ -18,11 +18,10 @@ import Stemmer
 from bm25s.tokenization import Tokenizer
 
 from scalingnote_jax.data.sources.base import Document, Query
+from scalingnote_jax.text.scripts import CJK
 
 K1, B = 0.9, 0.4
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
-# Kana, Han with extension A, hangul, compatibility ideographs, Han of the supplementary planes.
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _PIECES = re.compile(f"[{CJK}]+|[^\\W{CJK}]{{2,}}")
 _FIRST_CJK = re.compile(f"[{CJK}]")
 

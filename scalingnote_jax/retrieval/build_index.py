@@ -38,8 +38,8 @@ from scalingnote_jax.retrieval.tuning import (
     steps_to,
     with_choice,
 )
-from scalingnote_jax.vectors.store import (
-    VectorStore,
+from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.workflow.artefact import (
     file_entry,
     partial_folder,
     put_in_place,

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -23,9 +22,9 @@ from scalingnote_jax.config import ExactConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.best import Best
 from scalingnote_jax.retrieval.scan import Found, block_scores, scan
+from scalingnote_jax.vectors.quantise import quantise
 
 LANES = 128  # columns of a block of scores are a multiple of it: the width of a TPU's registers
-INT8_MAX = 127
 EXACT = ExactConfig()
 
 
@@ -264,17 +263,6 @@ class _Loads:
                 scales.append(jax.device_put(scale.reshape(self.blocks, self.block), device))
         join = jax.make_array_from_single_device_arrays
         return join(shape, split, docs), join(shape[:2], split, scales) if scales else None
-
-
-def quantise(rows: np.ndarray, storage: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows [n, D] float32 as they are stored; for int8 also the scale [n] float32 of each: a row is
-    stored · scale, its largest number ±127.
-    """
-    if storage != "int8":
-        return rows.astype(jnp.dtype(storage), copy=False), None
-    scale = np.abs(rows).max(axis=1, initial=0.0) / INT8_MAX
-    scale[scale == 0] = 1.0
-    return np.rint(rows / scale[:, None]).astype(np.int8), scale
 
 
 def _padded(matrix: Vectors, start: int, rows: int) -> np.ndarray:

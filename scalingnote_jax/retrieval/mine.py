@@ -34,7 +34,7 @@ from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.vectors.encode import side_vectors
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.rows_on_disk import RowsOnDisk
-from scalingnote_jax.vectors.store import (
+from scalingnote_jax.workflow.artefact import (
     check_files,
     file_entry,
     partial_folder,
@@ -120,7 +120,7 @@ def _by_teacher(
     documents = side_vectors(config, collection, workdir, "teacher", "doc", mesh).on_disk()
     texts = (("", q.text) for q in collection.queries)
     key = f"{collection.fingerprint}-queries"
-    table = token_table(texts, config.teacher.query, encoder.tokenizer, workdir, key)
+    table = token_table(texts, config.teacher.query, encoder.tokenizer, workdir.tokens, key)
     with progress("encode train queries", total=len(relevance), unit="texts") as bar:
         queries = encoder.unit(encoder.encode_table(table, relevance.query_rows, bar))
     with progress("mine", total=len(relevance), unit="queries") as bar:

@@ -21,7 +21,7 @@ import numpy as np
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.exact import check_search
 from scalingnote_jax.retrieval.scann_library import import_scann
-from scalingnote_jax.vectors.store import MANIFEST, check_files, damaged, read_manifest
+from scalingnote_jax.workflow.artefact import MANIFEST, check_files, damaged, read_manifest
 
 REBUILD = "run `scalingnote index` again"
 MANY_QUERIES = 512  # from here on the threads pay for themselves

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from scalingnote_jax.config import Config, MeshConfig
-from scalingnote_jax.config.load import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input
@@ -22,7 +21,7 @@ from scalingnote_jax.systems import shipped_tower
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.pairing import served_config
 from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
 
 
 @dataclass(frozen=True)

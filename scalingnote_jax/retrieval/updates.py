@@ -22,13 +22,8 @@ from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import describe, write_parts
 from scalingnote_jax.retrieval.exact import check_finite
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.vectors.store import (
-    StoreWriter,
-    VectorStore,
-    partial_folder,
-    put_in_place,
-    write_manifest,
-)
+from scalingnote_jax.vectors.store import StoreWriter, VectorStore
+from scalingnote_jax.workflow.artefact import partial_folder, put_in_place, write_manifest
 
 REBUILD_SHARE = 0.2  # changed rows / rows at the build: our choice
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import apply_overrides, field_values
+from scalingnote_jax.config.load import apply_overrides
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.sweep.spec import Sweep

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import CONFIG_FILE, read_workdir_config
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.pipeline import STEPS, Run
 from scalingnote_jax.progress import say
 from scalingnote_jax.sweep.cells import Cell, config_of
-from scalingnote_jax.workflow.workdir import Workdir, is_done
+from scalingnote_jax.workflow.workdir import CONFIG_FILE, Workdir, is_done, read_workdir_config
 
 Start = Callable[[list[str], Path], int]
 # Linux tells it when its parent ends: it saves, and the next start of the sweep finds it stopped

@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-from scalingnote_jax.config.load import apply_overrides, claim_workdir, to_json
+from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.smoke import shrunk
+from scalingnote_jax.config.values import to_json
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
 from scalingnote_jax.sweep.cells import make_cells
@@ -19,6 +20,7 @@ from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import Outcome, Start, plan, run_cells, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
 from scalingnote_jax.sweep.sweep_page import write_sweep
+from scalingnote_jax.workflow.workdir import claim_workdir
 
 
 def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start_process) -> None:

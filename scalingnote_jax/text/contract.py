@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from scalingnote_jax.config import TowerConfig
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.models.checks import check_tokenizer
-from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.text.prompts import encode_pairs
 from scalingnote_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, tokenize
-from scalingnote_jax.workflow.workdir import Workdir
+
+
+class Tower(Protocol):
+    """What of a `TowerDef` decides about its texts."""
+
+    @property
+    def cfg(self) -> TowerConfig: ...
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def dim(self) -> int: ...
 
 
 def tower_tokenizer(cfg: TowerConfig) -> TextTokenizer:
@@ -29,13 +40,13 @@ def token_table(
     texts: Iterable[tuple[str, str]],
     cfg: TowerConfig,
     tokenizer: TextTokenizer,
-    workdir: Workdir,
+    folder: Path,
     key: str,
     *,
     title_ends: bool = False,
 ) -> TokenTable:
     """Tokens of (title, text) pairs for one side of a tower; made once by the first process, then
-    read from the workdir.
+    read from `folder`.
 
     Args:
         title_ends: also where the titles end, as `TokenTable.beginnings`.
@@ -45,7 +56,7 @@ def token_table(
         texts,
         cfg.text,
         tokenizer,
-        workdir.tokens,
+        folder,
         key,
         to_marker=to_marker(cfg),
         title_ends=title_ends,
@@ -69,7 +80,7 @@ def to_marker(cfg: TowerConfig) -> bool:
     return cfg.pooling == "marker"
 
 
-def contract(tower: TowerDef, tokenizer: TextTokenizer) -> dict[str, Any]:
+def contract(tower: Tower, tokenizer: TextTokenizer) -> dict[str, Any]:
     """What a text goes through on its way to a vector: saved with the weights, enforced when
     encoding.
 
@@ -86,3 +97,27 @@ def contract(tower: TowerDef, tokenizer: TextTokenizer) -> dict[str, Any]:
         "tokenizer": tokenizer.fingerprint,  # of all its files' settings, special tokens included
         "dim": tower.dim,
     }
+
+
+def check_tokenizer(
+    cfg: TowerConfig, shape: Shape, tokenizer: TextTokenizer, where: str = "tower"
+) -> None:
+    """Refuses a tokenizer that can give ids outside the tower's table, or that leaves no room.
+
+    Raises:
+        UserError: the vocabulary is too large, or max_tokens holds special tokens only.
+    """
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise bad_input(
+            f"--{where}.tokenizer",
+            f"token ids up to {tokenizer.vocab_size - 1}",
+            f"ids below {shape.vocab_size}, the rows of the embedding table",
+            "use the tokenizer that the weights were trained with",
+        )
+    if cfg.text.max_tokens <= tokenizer.num_special:
+        raise bad_input(
+            f"--{where}.text.max_tokens",
+            str(cfg.text.max_tokens),
+            f"more than the {tokenizer.num_special} special tokens of every text",
+            "raise it",
+        )

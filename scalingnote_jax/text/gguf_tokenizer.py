@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.weights.gguf_file import GgufFields, read_gguf
+from scalingnote_jax.text.gguf_fields import GgufFields, read_gguf
 
 _KEY = "tokenizer.ggml."
 _CONTROL = 3  # the token type of special tokens

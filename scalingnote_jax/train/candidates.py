@@ -27,9 +27,9 @@ from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.vectors.encode import weights_hash
 from scalingnote_jax.vectors.encoder import unit_rows
-from scalingnote_jax.vectors.store import (
+from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.workflow.artefact import (
     MANIFEST,
-    VectorStore,
     check_files,
     file_entry,
     partial_folder,

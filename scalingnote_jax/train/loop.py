@@ -25,10 +25,11 @@ from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.preemption import Preempted, watch
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.layers.params import Flat
 from scalingnote_jax.progress import Bar, progress, say
-from scalingnote_jax.train.checkpoint import Checkpoints
+from scalingnote_jax.train.checkpoint import TrainingCheckpoints
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
-from scalingnote_jax.train.state import Flat, TrainState
+from scalingnote_jax.train.state import TrainState
 
 IN_FLIGHT = (
     2  # steps launched but not finished: enough to keep the device busy, few enough to bound memory
@@ -55,7 +56,7 @@ class Stage:
 
 def fit(stage: Stage) -> TrainState:
     """Trains to the end of the schedule, from the newest checkpoint in the folder if any."""
-    checkpoints = Checkpoints(stage.folder / "checkpoints")
+    checkpoints = TrainingCheckpoints(stage.folder / "checkpoints")
     prepared = stage.prepared
     try:
         start = _resume_step(stage, checkpoints)
@@ -71,7 +72,7 @@ def fit(stage: Stage) -> TrainState:
     return state
 
 
-def _resume_step(stage: Stage, checkpoints: Checkpoints) -> int:
+def _resume_step(stage: Stage, checkpoints: TrainingCheckpoints) -> int:
     step = checkpoints.latest_step() or 0
     if step and checkpoints.meta(step).get("inputs") != stage.meta["inputs"]:
         raise bad_input(
@@ -83,7 +84,9 @@ def _resume_step(stage: Stage, checkpoints: Checkpoints) -> int:
     return step
 
 
-def _run(stage: Stage, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
+def _run(
+    stage: Stage, state: TrainState, start: int, checkpoints: TrainingCheckpoints
+) -> TrainState:
     total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
     log = MetricsLog(stage, start)
     in_flight: deque[Any] = deque()

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from scalingnote_jax.config import OptimConfig
+from scalingnote_jax.models.layers.params import is_matrix
 from scalingnote_jax.train.durations import steps_of
 
 
@@ -48,10 +49,3 @@ def make_optimizer(cfg: OptimConfig, total_steps: int) -> optax.GradientTransfor
             mu_dtype=cfg.moment_dtype,
         ),
     )
-
-
-def is_matrix(path: str, ndim: int) -> bool:
-    """Whether a parameter is a matrix: a scanned layer's leading axis does not count as a
-    dimension.
-    """
-    return ndim - ("/layers/" in path) >= 2

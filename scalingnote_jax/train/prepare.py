@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 
 from scalingnote_jax.config import DistillConfig, RefineConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.devices.sharding import place
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.layers.params import Flat
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.train.durations import steps_of
 from scalingnote_jax.train.optim import learning_rate, make_optimizer
-from scalingnote_jax.train.state import Flat, TrainState, make_state, split_frozen, state_shardings
+from scalingnote_jax.train.state import TrainState, make_state, split_frozen, state_shardings
 
 StageConfig = TrainConfig | DistillConfig | RefineConfig
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Any]]

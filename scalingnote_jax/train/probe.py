@@ -18,10 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.tower import TowerDef, normalise
 from scalingnote_jax.retrieval.exact import exact_search, overlap
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
-from scalingnote_jax.train.state import TrainState, nest
+from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.vectors.encoder import jit_apply, unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scalingnote_jax.config import Config, replace
-from scalingnote_jax.devices.sharding import place
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.layers.params import Flat, nest
 from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
 from scalingnote_jax.train.prepare import Prepared
-from scalingnote_jax.train.state import Flat, nest
 from scalingnote_jax.train.student_start import FIT_TEXTS, fitted_projection
 from scalingnote_jax.vectors.encoder import Encoder
 
 if TYPE_CHECKING:
-    from scalingnote_jax.train.stage1 import Towers
+    from scalingnote_jax.models.pair import Towers
 
 _PROJECTION = "query/projection"
 

@@ -8,87 +8,28 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, TowersConfig
+from scalingnote_jax.config import Config
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.mesh import batch_shards
-from scalingnote_jax.errors import bad_input
 from scalingnote_jax.losses.matryoshka import check_sizes
 from scalingnote_jax.losses.query_prediction import check_title_prediction, check_vocabularies
-from scalingnote_jax.models.tower import TowerDef, tower_def
+from scalingnote_jax.models.layers.params import Flat
+from scalingnote_jax.models.pair import Towers
+from scalingnote_jax.models.weights.checkpoint import Checkpoints
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
-from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
 from scalingnote_jax.train.query_start import aligned_start, check_aligned
-from scalingnote_jax.train.state import Flat, TrainState, flatten
-from scalingnote_jax.train.step import LOG_SCALE, contrastive_step
+from scalingnote_jax.train.state import TrainState
+from scalingnote_jax.train.step import contrastive_step
 from scalingnote_jax.workflow.workdir import Workdir
-
-
-class Towers:
-    """The two towers' definitions, and their parameters as one flat dict "query/…", "doc/…" (or
-    "shared/…"), "log_scale".
-    """
-
-    def __init__(self, cfg: TowersConfig):
-        self.cfg = cfg
-        self.query, self.doc = tower_def(cfg.query), tower_def(cfg.doc)
-        if self.query.dim != self.doc.dim:
-            raise bad_input(
-                "--teacher",
-                f"query vectors of D = {self.query.dim}, document vectors of D = {self.doc.dim}",
-                "the same D on both sides",
-                "set --teacher.query.projection and --teacher.doc.projection alike",
-            )
-        if cfg.share and self.query.shape != self.doc.shape:
-            raise bad_input(
-                "--teacher.share",
-                "true for towers of two shapes",
-                "the same weights and layers",
-                "set it to false",
-            )
-
-    @property
-    def sides(self) -> dict[str, TowerDef]:
-        """Parameter prefix → tower."""
-        return {"shared": self.query} if self.cfg.share else {"query": self.query, "doc": self.doc}
-
-    def abstract(self) -> tuple[Flat, dict[str, tuple[str | None, ...]]]:
-        """Shapes and logical axes of all parameters."""
-        shapes: Flat = {LOG_SCALE: jax.ShapeDtypeStruct((), np.float32)}
-        axes: dict[str, tuple[str | None, ...]] = {LOG_SCALE: ()}
-        for side, tower in self.sides.items():
-            tower_shapes, tower_axes = tower.abstract()
-            shapes |= flatten({side: tower_shapes})
-            axes |= flatten({side: tower_axes})
-        return shapes, axes
-
-    def initial(self, seed: int, temperature: float) -> Flat:
-        """Parameters at step 0, on disk or not drawn yet. Both sides start from the same seed,
-        so equal towers start equal, projection included.
-        """
-        params: Flat = {LOG_SCALE: np.float32(-np.log(temperature)).reshape(())}
-        for side, tower in self.sides.items():
-            params |= flatten({side: tower.stored_params(seed)})
-        return params
-
-    def freeze(self, learn_temperature: bool) -> tuple[str, ...]:
-        """The configs' patterns, each for its side; a fixed temperature is a frozen parameter."""
-        if self.cfg.share:
-            patterns = [f"^shared/.*(?:{p})" for p in self.query.freeze]
-        else:
-            patterns = [f"^query/.*(?:{p})" for p in self.query.freeze]
-            patterns += [f"^doc/.*(?:{p})" for p in self.doc.freeze]
-        return (*patterns, *(() if learn_temperature else (f"^{LOG_SCALE}$",)))
 
 
 def pair_sampler(
@@ -109,12 +50,12 @@ def pair_sampler(
     return PairSampler(
         collection,
         "train",
-        token_table(queries, query, tower_tokenizer(query), workdir, f"{key}-queries"),
+        token_table(queries, query, tower_tokenizer(query), workdir.tokens, f"{key}-queries"),
         token_table(
             documents,
             doc,
             tower_tokenizer(doc),
-            workdir,
+            workdir.tokens,
             f"{key}-documents",
             title_ends=config.train.title_prediction == "contrastive",
         ),

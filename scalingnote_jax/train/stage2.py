@@ -21,6 +21,7 @@ from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.losses.distill import check_weights, needs_documents
 from scalingnote_jax.losses.matryoshka import check_sizes
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
@@ -36,7 +37,7 @@ from scalingnote_jax.train.durations import steps_of
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.probe import Probe, encode_again, mean_unit
-from scalingnote_jax.train.state import TrainState, flatten
+from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import distill_step
 from scalingnote_jax.train.student_start import student_start
 from scalingnote_jax.vectors.encode import stored_vectors, weights_hash
@@ -59,7 +60,7 @@ def teacher_vectors(
         workdir.embeddings("teacher", stage),
         "queries (teacher)",
         [str(i) for i in range(len(texts))],
-        lambda: token_table(pairs, config.teacher.query, encoder.tokenizer, workdir, key),
+        lambda: token_table(pairs, config.teacher.query, encoder.tokenizer, workdir.tokens, key),
         {"checkpoint": weights_hash(config, workdir, "teacher"), "texts": key},
         unit=False,
         shard_rows=config.encode.shard_rows,
@@ -186,7 +187,7 @@ def distill(
 def student_tokens(texts: list[str], student: TowerConfig, workdir: Workdir) -> TokenTable:
     """Query texts in the student's tokens."""
     pairs, tokenizer = [("", t) for t in texts], tower_tokenizer(student)
-    return token_table(pairs, student, tokenizer, workdir, content_hash(texts))
+    return token_table(pairs, student, tokenizer, workdir.tokens, content_hash(texts))
 
 
 def _probe(

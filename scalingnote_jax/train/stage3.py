@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import Config, MineConfig, RefineConfig, replace
-from scalingnote_jax.config.load import section_hash
+from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.negatives import choose
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
@@ -24,6 +24,7 @@ from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import Flat, flatten
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.mine import ranked
@@ -33,7 +34,7 @@ from scalingnote_jax.train.candidates import frozen_store, kept
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
 from scalingnote_jax.train.stage2 import student_tokens, teacher_vectors
-from scalingnote_jax.train.state import Flat, TrainState, flatten
+from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import refine_step
 from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
 from scalingnote_jax.vectors.pairing import pairing_meta

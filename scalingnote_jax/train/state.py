@@ -14,14 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import traverse_util
 from jax.sharding import Mesh
 
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import optimizer_shardings, shardings_of
 from scalingnote_jax.errors import bad_input
-
-Flat = dict[str, Any]
+from scalingnote_jax.models.layers.params import Flat
 
 
 @jax.tree_util.register_dataclass
@@ -35,16 +33,6 @@ class TrainState:
     params: Flat
     frozen: Flat
     opt_state: Any
-
-
-def flatten(tree: dict[str, Any]) -> Flat:
-    """Nested dict → {"a/b/c": leaf}."""
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def nest(flat: Flat) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def split_frozen(field: str, params: Flat, patterns: tuple[str, ...]) -> tuple[Flat, Flat]:

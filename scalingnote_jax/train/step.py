@@ -24,19 +24,16 @@ from scalingnote_jax.losses.contrastive_form import stage1_loss
 from scalingnote_jax.losses.distill import stage2_loss
 from scalingnote_jax.losses.matryoshka import Loss, matryoshka
 from scalingnote_jax.losses.query_prediction import generative_loss
+from scalingnote_jax.models.chunks import encode_in_chunks
+from scalingnote_jax.models.layers.params import Flat, nest
+from scalingnote_jax.models.pair import LOG_SCALE, side_params
 from scalingnote_jax.models.tower import TowerDef, normalise
-from scalingnote_jax.train.microbatch import accumulated_grad, encode_in_chunks
+from scalingnote_jax.train.microbatch import accumulated_grad
 from scalingnote_jax.train.probe import cone
-from scalingnote_jax.train.state import Flat, TrainState, nest
+from scalingnote_jax.train.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-LOG_SCALE = "log_scale"  # the learned temperature's path among the parameters
-
-
-def side_params(params: dict[str, Any], side: str) -> dict[str, Any]:
-    """A side's weights: its own, or the one set that both sides share."""
-    return params["shared"] if "shared" in params else params[side]
 
 
 def contrastive_step(

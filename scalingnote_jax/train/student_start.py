@@ -12,14 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import Config, replace
-from scalingnote_jax.devices.sharding import place
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.from_teacher import from_teacher, is_from_teacher
+from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.text.contract import tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.train.prepare import Prepared
-from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder, unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 

@@ -15,14 +15,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import section_hash
+from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.progress import progress
 from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder, tower_config, trained_in
-from scalingnote_jax.vectors.store import MANIFEST, StoreWriter, VectorStore
+from scalingnote_jax.vectors.store import StoreWriter, VectorStore
+from scalingnote_jax.workflow.artefact import MANIFEST
 from scalingnote_jax.workflow.workdir import Workdir, output_of
 
 
@@ -101,7 +102,7 @@ def side_vectors(
         workdir.embeddings(tower, side),
         f"{name} ({tower})",
         ids,
-        lambda: token_table(texts, cfg, encoder.tokenizer, workdir, key),
+        lambda: token_table(texts, cfg, encoder.tokenizer, workdir.tokens, key),
         {"checkpoint": weights_hash(config, workdir, tower), "corpus": collection.fingerprint},
         unit=True,
         shard_rows=config.encode.shard_rows,

@@ -19,18 +19,19 @@ from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import Config, TowerConfig
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.devices.sharding import place, shardings_of
+from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.layers.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tower import TowerDef, tower_def
+from scalingnote_jax.models.weights.checkpoint import Checkpoints
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.progress import Bar
 from scalingnote_jax.systems import refines
 from scalingnote_jax.text.contract import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.train.checkpoint import Checkpoints
-from scalingnote_jax.train.state import Flat, flatten, nest
 from scalingnote_jax.vectors.encode_batches import Batch, batches, rows_of
 from scalingnote_jax.workflow.workdir import Workdir, output_of
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config, DistillConfig, TowerConfig, replace
-from scalingnote_jax.config.load import read_workdir_config, section_from_json, to_json
+from scalingnote_jax.config.values import section_from_json, to_json
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.models.weights.checkpoint import Checkpoints
 from scalingnote_jax.systems import shipped_tower, systems
-from scalingnote_jax.train.checkpoint import Checkpoints
 from scalingnote_jax.vectors.encode import weights_hash
 from scalingnote_jax.vectors.encoder import STUDENTS, trained_in
-from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done
+from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done, read_workdir_config
 
 
 def pairing_meta(teacher: str, tower: TowerConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from scalingnote_jax.retrieval.exact import quantise
+from scalingnote_jax.vectors.quantise import quantise
 
 
 class RowsOnDisk:

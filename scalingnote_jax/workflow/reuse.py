@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
-from scalingnote_jax.vectors.store import MANIFEST, partial_folder, put_in_place
+from scalingnote_jax.workflow.artefact import MANIFEST, partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir, is_done
 
 # Folder of a step → whose vectors go with it. They say themselves what they were made from, so too

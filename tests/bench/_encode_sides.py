@@ -47,10 +47,11 @@ def ours(model: common.Result, turns: common.Turns) -> None:
 
     from scalingnote_jax import config as c
     from scalingnote_jax.devices import mesh as mesh_lib
-    from scalingnote_jax.devices.sharding import place, shardings_of
+    from scalingnote_jax.devices.sharding import shardings_of
+    from scalingnote_jax.models.layers.params import flatten, nest
     from scalingnote_jax.models.tower import tower_def
+    from scalingnote_jax.models.weights.placing import place
     from scalingnote_jax.text.contract import tower_tokenizer
-    from scalingnote_jax.train.state import flatten, nest
     from scalingnote_jax.vectors.encoder import Encoder
 
     mesh_lib.start()

@@ -180,10 +180,10 @@ def our_vectors(model: common.Result, tower: Any, params: dict[str, Any]) -> lis
     """Unit vectors [SHOWN, D] of the first positives."""
     import jax
 
+    from scalingnote_jax.models.layers.params import nest
     from scalingnote_jax.models.tower import normalise
     from scalingnote_jax.text.tokenizer import load_tokenizer
     from scalingnote_jax.text.tokens import TokenTable
-    from scalingnote_jax.train.state import nest
 
     texts = pairs_of(model)["positive"][:SHOWN]
     rows = load_tokenizer(model["weights"]).encode(texts, model["tokens"])

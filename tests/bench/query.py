@@ -85,9 +85,9 @@ def prepare(turns: common.Turns) -> None:
     from scalingnote_jax.data.dataset import build_dataset
     from scalingnote_jax.export.exported_tower import Source
     from scalingnote_jax.export.onnx_model import write_onnx
+    from scalingnote_jax.models.layers.params import flatten
     from scalingnote_jax.models.tower import tower_def
     from scalingnote_jax.text.contract import tower_tokenizer
-    from scalingnote_jax.train.state import flatten
 
     if not (FOLDER / "data").is_dir():
         build_dataset(DataConfig(source="pydocs", packages=("numpy", "scipy")), FOLDER / "data")

@@ -22,9 +22,9 @@ from scalingnote_jax.config import Config, MeshConfig
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import bytes_per_device
+from scalingnote_jax.models.layers.params import flatten
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.train.prepare import Prepared, make_schedule
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import flatten
 
 FOLDER = Path(__file__).parent
 CONFIGS = FOLDER.parents[1] / "configs"

@@ -20,8 +20,8 @@ from scalingnote_jax.config import (
 )
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.text.tokenizer import TextTokenizer, load_tokenizer
-from scalingnote_jax.train.state import flatten, nest
 from scalingnote_jax.vectors.encoder import Encoder, unit_rows
 
 LONG = 14  # tokens at most

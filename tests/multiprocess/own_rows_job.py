@@ -17,12 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import ExactConfig, MeshConfig
-from scalingnote_jax.config.load import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
 
 
 class Watched:

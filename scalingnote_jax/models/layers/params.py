@@ -98,3 +98,23 @@ def blueprint(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]
     graphdef, state = nnx.split(nnx.eval_shape(make))
     axes = {path: v.get_metadata("axes") for path, v in nnx.to_flat_state(state)}
     return graphdef, nnx.to_pure_dict(state), traverse_util.unflatten_dict(axes)
+
+
+Flat = dict[str, Any]
+
+
+def flatten(tree: dict[str, Any]) -> Flat:
+    """Nested dict → {"a/b/c": leaf}."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def nest(flat: Flat) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def is_matrix(path: str, ndim: int) -> bool:
+    """Whether a parameter is a matrix: a scanned layer's leading axis does not count as a
+    dimension.
+    """
+    return ndim - ("/layers/" in path) >= 2

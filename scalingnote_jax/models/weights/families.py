@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape, RopeScaling, replace
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.bodies import Shape
 from scalingnote_jax.models.layers.views import local_layers
 
 Values = dict[str, Any]

@@ -10,7 +10,6 @@ from. Files of Gemma hold the scales of norms themselves, where `transformers` s
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ import numpy as np
 from scalingnote_jax.config import DecoderShape, RopeScaling
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.rope import frequencies
+from scalingnote_jax.text.gguf_fields import GgufFields, read_gguf
 
 _NAMES = {
     "token_embd": "embed_tokens",
@@ -82,41 +82,6 @@ class GgufFile:
         if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight")):
             return _half_split(value, self.shape.head_dim)
         return value
-
-
-class GgufFields:
-    """The header of a GGUF file: metadata by key, and where the tensors are."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        reader = gguf.GGUFReader(path)
-        self._fields = reader.fields
-        self.tensors: list[Any] = reader.tensors
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A value, or `default` where the file has none."""
-        return self._fields[key].contents() if key in self._fields else default
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self._fields:
-            raise bad_input(str(self.path), f"no field {key}", "one", "use another file")
-        return self.get(key)
-
-
-def read_gguf(path: Path) -> GgufFields:
-    """The header of a file; kept, because it takes a second or two to parse a large vocabulary."""
-    stat = path.stat()
-    return _read_gguf(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4)
-def _read_gguf(path: Path, size: int, mtime_ns: int) -> GgufFields:
-    try:
-        return GgufFields(path)
-    except Exception as e:  # the reader raises whatever its parsing meets in a damaged file
-        raise bad_input(
-            str(path), f"cannot be read ({e})", "a complete GGUF file", "fetch it again"
-        ) from e
 
 
 def _canonical(name: str, names: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalingnote_jax.models.bodies import Shape
+from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.models.lora import SCALES, input_axes
 from scalingnote_jax.models.quantised import Form, dtype_of_rest, is_form, quantise, tiles
 from scalingnote_jax.models.weights.layouts import layout_of

@@ -9,8 +9,8 @@ import pytest
 
 from scalingnote_jax.config import BertShape, DecoderShape, TextConfig, TowerConfig
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.models.checks import check_tokenizer
 from scalingnote_jax.models.tower import tower_def
+from scalingnote_jax.text.contract import check_tokenizer
 
 DECODER = DecoderShape(vocab_size=50, num_layers=3, num_heads=6, num_kv_heads=2)
 BERT = BertShape(vocab_size=50, hidden_size=24, num_heads=4, max_positions=64)

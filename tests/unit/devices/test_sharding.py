@@ -9,8 +9,9 @@ from jax.sharding import PartitionSpec
 
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices.mesh import batch_shards, make_mesh
-from scalingnote_jax.devices.sharding import partition_spec, place, shardings_of
+from scalingnote_jax.devices.sharding import partition_spec, shardings_of
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.models.weights.placing import place
 
 MESH_SHAPE = {"data": 2, "fsdp": 2, "tensor": 2}
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from scalingnote_jax.config import Config, EvalConfig, replace
-from scalingnote_jax.config.load import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Document, Query
 from scalingnote_jax.devices.mesh import make_mesh
@@ -18,7 +17,7 @@ from scalingnote_jax.evaluate.disturbances import KINDS, Case, check, make_cases
 from scalingnote_jax.evaluate.robustness import merged, robustness, score_points, set_intervals
 from scalingnote_jax.vectors import encoder
 from scalingnote_jax.vectors.encoder import Encoders
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
 from tests.conftest import make_beir
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from scalingnote_jax.config import Config, MeshConfig, TrainConfig
-from scalingnote_jax.config.load import apply_overrides, from_json, to_json
+from scalingnote_jax.config.load import apply_overrides
+from scalingnote_jax.config.values import from_json, to_json
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
 from scalingnote_jax.losses.distill import distill_loss

@@ -16,13 +16,14 @@ from scalingnote_jax.data.dataset import build_dataset
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.contrastive import contrastive_loss
+from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.tower import normalise
 from scalingnote_jax.plan.compile import batch_shapes
 from scalingnote_jax.text.contract import tower_tokenizer
 from scalingnote_jax.text.prompts import render
 from scalingnote_jax.train import stage1 as teacher
 from scalingnote_jax.train.loop import Stage
-from scalingnote_jax.train.state import TrainState, nest
+from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.workflow.workdir import Workdir
 
 MESHES = {"one": MeshConfig(data=1), "eight": MeshConfig(data=2, fsdp=2, tensor=2)}

@@ -35,16 +35,17 @@ from small_towers import DECODER, define, random_params
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import DecoderShape, MeshConfig, RopeScaling
-from scalingnote_jax.config.load import from_json, load_config, to_json
+from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.values import from_json, to_json
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.layers.rope import frequencies
 from scalingnote_jax.models.layers.views import local_layers
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.models.weights.families import shape_of_config
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import flatten
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 WINDOWS = {"window": 3, "global_every": 2, "local_rope_theta": 20.0}

@@ -17,8 +17,8 @@ from scalingnote_jax.config import MeshConfig, replace
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.models.layers import flash, ops
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.plan.topology import describe, prepare_environment
-from scalingnote_jax.train.state import flatten, nest
 
 LENGTH, HEADS, GROUPS, SIZE = 128, 4, 2, 64
 

@@ -26,13 +26,14 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.devices.sharding import place, shardings_of
+from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.from_teacher import chosen_layers, from_teacher, student_config
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.tower import tower_def
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.text.contract import token_table, tower_tokenizer
 from scalingnote_jax.train.stage2 import build, teacher_vectors
-from scalingnote_jax.train.state import flatten, nest
 from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -153,7 +154,9 @@ def first_error(config: Config, trained: Path) -> float:
     workdir, mesh = Workdir(trained), make_mesh(MeshConfig())
     texts = query_texts(config.distill, Collection.open(workdir.data), config.seed).learned
     cfg = student_config(config)
-    table = token_table((("", t) for t in texts), cfg, tower_tokenizer(cfg), workdir, "texts")
+    table = token_table(
+        (("", t) for t in texts), cfg, tower_tokenizer(cfg), workdir.tokens, "texts"
+    )
     vectors = teacher_vectors(config, texts, workdir, mesh).vectors()
     stage = build(config, table, vectors, workdir, mesh, "x")
     params = nest(stage.prepared.place(stage.initial()).params)["student"]

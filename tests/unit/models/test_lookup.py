@@ -26,8 +26,8 @@ from scalingnote_jax.export.hf_config import config_of
 from scalingnote_jax.losses.query_prediction import check_title_prediction
 from scalingnote_jax.models.flops import tower_flops
 from scalingnote_jax.models.from_teacher import from_teacher, student_config
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import tower_def
-from scalingnote_jax.train.state import flatten
 
 STATIC = TowerConfig(
     "random",

@@ -27,10 +27,10 @@ from scalingnote_jax.config import (
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.models.layers.params import flatten
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.train.prepare import Prepared, make_schedule
-from scalingnote_jax.train.stage1 import Towers
-from scalingnote_jax.train.state import flatten
 from scalingnote_jax.train.step import contrastive_step
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.workflow.workdir import Workdir

@@ -14,17 +14,18 @@ from small_models import BE, BF, BH, BV, LAYERS, Tensors, load_pretrained, write
 from small_towers import MODERNBERT, define, random_params
 
 from scalingnote_jax.config import Config, LoraConfig, MeshConfig, ModernBertShape, TowerConfig
-from scalingnote_jax.config.load import from_json, to_json
 from scalingnote_jax.config.smoke import shrunk
+from scalingnote_jax.config.values import from_json, to_json
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.devices.sharding import place, shardings_of
+from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.flops import tower_flops
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.layers.views import local_layers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.models.weights.families import shape_of_config
-from scalingnote_jax.train.state import flatten
+from scalingnote_jax.models.weights.placing import place
 
 # As transformers 4 wrote it.
 CONFIG: dict[str, Any] = {

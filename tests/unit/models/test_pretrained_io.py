@@ -37,14 +37,15 @@ from small_models import (
 from scalingnote_jax import hub as locate
 from scalingnote_jax.config import BertShape, DecoderShape, MeshConfig, TextConfig, TowerConfig
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.devices.sharding import place, shardings_of
+from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.models.weights.gguf_file import GgufFile
 from scalingnote_jax.models.weights.hf_folder import HfFolder
 from scalingnote_jax.models.weights.layouts import layout_of
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.models.weights.pretrained import StoredWeight, open_pretrained, shape_of
-from scalingnote_jax.train.state import flatten
 
 
 def test_bert_folder(tmp_path: Path) -> None:

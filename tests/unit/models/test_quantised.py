@@ -20,8 +20,9 @@ from test_lora import MASK, TOKENS, memory_of_a_step
 
 from scalingnote_jax.config import BertShape, DecoderShape, LoraConfig, MeshConfig, TowerConfig
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.devices.sharding import bytes_per_device, place, shardings_of
+from scalingnote_jax.devices.sharding import bytes_per_device, shardings_of
 from scalingnote_jax.models.from_teacher import from_teacher
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.quantised import (
     Form,
     dequantise,
@@ -31,9 +32,10 @@ from scalingnote_jax.models.quantised import (
     tiles,
 )
 from scalingnote_jax.models.tower import TowerDef, tower_def
+from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.models.weights.pretrained import StoredWeight
-from scalingnote_jax.train.checkpoint import Checkpoints
-from scalingnote_jax.train.state import TrainState, flatten, nest
+from scalingnote_jax.train.checkpoint import TrainingCheckpoints
+from scalingnote_jax.train.state import TrainState
 
 FORMS = get_args(Form)
 # 128 inputs are two blocks of 64, 192 are three
@@ -289,7 +291,7 @@ def test_a_checkpoint_and_another_mesh(form: Form, tmp_path: Path) -> None:
             shardings_of(shapes, axes, make_mesh(MeshConfig(fsdp=4, tensor=2))),
         )
     )
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = TrainingCheckpoints(tmp_path)
     checkpoints.save(state, 3, {})
     restored = checkpoints.restore_params(3, shapes, spread.frozen)
     checkpoints.close()

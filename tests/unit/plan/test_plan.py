@@ -27,6 +27,7 @@ from scalingnote_jax.config import (
 )
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.models.flops import step_flops, tower_flops
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.plan import mesh_search as search_lib
 from scalingnote_jax.plan import topology as topology_lib
 from scalingnote_jax.plan.chips import BY_NAME, CHIPS, Chip
@@ -36,7 +37,7 @@ from scalingnote_jax.plan.make_plan import make_plan
 from scalingnote_jax.plan.matmuls import matmul_cost
 from scalingnote_jax.plan.roofline import ici_secs
 from scalingnote_jax.plan.topology import Topology
-from scalingnote_jax.train.stage1 import Towers, program
+from scalingnote_jax.train.stage1 import program
 
 needs_libtpu = pytest.mark.skipif(
     find_spec("libtpu") is None, reason="libtpu, the compiler for TPUs, is not installed"

@@ -13,7 +13,8 @@ from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval import exact, scan
 from scalingnote_jax.retrieval.best import Best
-from scalingnote_jax.retrieval.exact import compare, exact_search, quantise
+from scalingnote_jax.retrieval.exact import compare, exact_search
+from scalingnote_jax.vectors.quantise import quantise
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 
 SMALL = ExactConfig(block_rows=16, query_block=4, device_rows=32)  # several of each

@@ -13,12 +13,15 @@ import pytest
 import scalingnote_jax
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, MeshConfig, replace
-from scalingnote_jax.config.load import apply_overrides, field_values, load_config
+from scalingnote_jax.config.load import apply_overrides, load_config
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.costs import _logged_secs, costs
 from scalingnote_jax.models.flops import tower_flops
+from scalingnote_jax.models.layers.params import nest
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.systems import (
     check_systems,
@@ -30,8 +33,7 @@ from scalingnote_jax.systems import (
 )
 from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
 from scalingnote_jax.train.query_start import check_aligned
-from scalingnote_jax.train.stage1 import Towers, build
-from scalingnote_jax.train.state import nest
+from scalingnote_jax.train.stage1 import build
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 

@@ -15,11 +15,12 @@ import pytest
 from scalingnote_jax.config import DistillConfig, MeshConfig, OptimConfig
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.train.checkpoint import Checkpoints
+from scalingnote_jax.models.layers.params import flatten, is_matrix, nest
+from scalingnote_jax.train.checkpoint import TrainingCheckpoints
 from scalingnote_jax.train.loop import Stage, fit, read_metrics
-from scalingnote_jax.train.optim import is_matrix, learning_rate
+from scalingnote_jax.train.optim import learning_rate
 from scalingnote_jax.train.prepare import Prepared, Schedule
-from scalingnote_jax.train.state import TrainState, flatten, nest, split_frozen
+from scalingnote_jax.train.state import TrainState, split_frozen
 from scalingnote_jax.train.step import _update
 
 STEPS = 12
@@ -117,7 +118,7 @@ def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path: Path):
     for devices, cfg in ((4, MeshConfig(data=1, fsdp=4)), (1, MeshConfig())):
         mesh = make_mesh(cfg, np.asarray(jax.devices()[:devices]))
         stage = make_stage(tmp_path / "run", mesh)
-        checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+        checkpoints = TrainingCheckpoints(tmp_path / "run" / "checkpoints")
         back = checkpoints.restore(4, stage.prepared.abstract, stage.prepared.shardings)
         np.testing.assert_array_equal(
             np.asarray(back.params["a/w"]), np.asarray(state.params["a/w"])
@@ -130,7 +131,7 @@ def test_a_checkpoint_of_another_shape_or_config_is_refused(tmp_path: Path):
     fit_in(tmp_path / "run", total=4)
     with pytest.raises(UserError, match="another config or other data"):
         fit_in(tmp_path / "run", inputs="y")
-    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints = TrainingCheckpoints(tmp_path / "run" / "checkpoints")
     like = {"a/w": jax.ShapeDtypeStruct((5, 2), np.float32)}
     with pytest.raises(UserError, match=r"a/w has shape \[4, 2\]; expected \[5, 2\]"):
         checkpoints.restore_params(4, like, {})
