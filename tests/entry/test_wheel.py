@@ -1,4 +1,4 @@
-"""What `pip install scalingnote_jax` gives: a wheel is built from this folder and used outside it."""
+"""What `pip install scalingnote_jax` gives: a wheel is built and used outside this folder."""
 
 from __future__ import annotations
 
