@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The second flag: see CPU_IN_ORDER in mesh.py, which cannot be imported yet.
+# The second flag: see CPU_IN_ORDER in devices/mesh.py, which cannot be imported yet.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     " --xla_cpu_enable_concurrency_optimized_scheduler=false"
