@@ -1,8 +1,12 @@
 """Package metadata. Every dependency says why it is here and why its pin is what it is."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.findall(r'__version__ = "(.+)"', (ROOT / "scalingnote_jax/version.py").read_text())[0]
 
 CORE = [
     # The compute stack. jax 0.10 is the newest for Python 3.11, 0.12 for 3.12 and later; both are
@@ -94,7 +98,7 @@ URL = "https://github.com/scalingnote-jax/scalingnote_jax"
 
 setup(
     name="scalingnote_jax",
-    version="0.1.0",
+    version=VERSION,
     description="ScalingNote in JAX: LLM retrieval towers, distilled into a small query tower",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
