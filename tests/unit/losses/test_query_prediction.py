@@ -99,16 +99,18 @@ def test_the_contrastive_term_is_the_loss_of_titles_alone(
     collection = Collection.open(workdir.data)
     towers, tokenizer = Towers(config.teacher), tower_tokenizer(config.teacher.doc)
     _, doc_rows = stage.sampler.rows(0)  # type: ignore[attr-defined]
-    batch = stage.sampler.batch(0)
+    batch, apply = stage.sampler.batch(0), jax.jit(towers.doc.apply)
 
     def title(row: int) -> np.ndarray:  # a document that ends where its text would begin
         prompt = render(config.teacher.doc.text, collection.documents[int(row)].title, "")
         ids = np.array(tokenizer.encode([prompt], 16))
-        return np.asarray(towers.doc.apply(params["doc"], ids, np.ones(ids.shape, bool)))[0]
+        return np.asarray(apply(params["doc"], ids, np.ones(ids.shape, bool)))[0]
 
     vectors = {row: title(row) for row in np.unique(doc_rows)}
     docs = np.stack([[vectors[row] for row in rows] for rows in doc_rows])
-    queries = towers.query.apply(params["query"], batch["query_tokens"], batch["query_mask"])
+    queries = jax.jit(towers.query.apply)(
+        params["query"], batch["query_tokens"], batch["query_mask"]
+    )
     total, _ = contrastive_loss(
         normalise(queries),
         normalise(docs),
@@ -136,8 +138,8 @@ def test_the_generative_term_is_the_likelihood_of_the_queries(
     params, batch = nest(_initial(stage)), stage.sampler.batch(0)
     doc = Towers(config.teacher).doc
     tokens, mask = batch["doc_tokens"][:, 0], batch["doc_mask"][:, 0]
-    vectors = doc.apply(params["doc"], tokens, mask)
-    likelihood = doc.log_likelihood(
+    vectors = jax.jit(doc.apply)(params["doc"], tokens, mask)
+    likelihood = jax.jit(doc.log_likelihood)(
         params["doc"], vectors, batch["query_tokens"], batch["query_mask"]
     )
     _, metrics = with_words

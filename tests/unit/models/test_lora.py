@@ -87,7 +87,9 @@ def test_merged_weights_give_the_same_vectors(shape: Any) -> None:
     plain, merged = adapted.merged(params)
     assert flatten(merged).keys() == flatten(plain.abstract()[0]).keys()
     np.testing.assert_allclose(
-        plain.apply(merged, TOKENS, MASK), adapted.apply(params, TOKENS, MASK), atol=1e-5
+        jax.jit(plain.apply)(merged, TOKENS, MASK),
+        jax.jit(adapted.apply)(params, TOKENS, MASK),
+        atol=1e-5,
     )
     layers, lora = params["body"]["layers"], params["body"]["layers"]["lora"]
     o = layers["o"][1] + 3.0 * np.einsum("hkr,re->hke", lora["o"]["a"][1], lora["o"]["b"][1])
@@ -103,8 +105,8 @@ def test_one_step_is_the_step_of_the_merged_weights() -> None:
     def loss(tower: TowerDef, params: Any) -> jax.Array:
         return jnp.sum(jnp.sin(tower.apply(params, TOKENS, MASK)))
 
-    given = jax.grad(partial(loss, adapted))(params)["body"]["layers"]["lora"]
-    wanted = jax.grad(partial(loss, plain))(merged)["body"]["layers"]
+    given = jax.jit(jax.grad(partial(loss, adapted)))(params)["body"]["layers"]["lora"]
+    wanted = jax.jit(jax.grad(partial(loss, plain)))(merged)["body"]["layers"]
     for name, spec in {"q": "ehk,rhk->er", "o": "hke,re->hkr", "down": "fe,re->fr"}.items():
         for layer in range(2):
             adapter = params["body"]["layers"]["lora"][name]
@@ -129,10 +131,10 @@ def test_what_is_trained_and_how_it_is_stored() -> None:
     assert shapes["body/layers/lora/q/b"].shape == (2, 2, 6, 16)
     assert axes["body/layers/lora/q/a"] == ("layers", "embed", "lora_rank")
     assert axes["body/layers/lora/q/b"] == ("layers", "lora_rank", "heads", "head")
-    out = tower.apply(tower.pretrained_params(0), TOKENS, MASK)
+    out = jax.jit(tower.apply)(tower.pretrained_params(0), TOKENS, MASK)
     assert out.dtype == jnp.float32
     exact = define(projection=8, lora=replace(lora, base_dtype="float32"))
-    wanted = exact.apply(exact.pretrained_params(0), TOKENS, MASK)
+    wanted = jax.jit(exact.apply)(exact.pretrained_params(0), TOKENS, MASK)
     assert np.sum(out * wanted) / np.linalg.norm(out) / np.linalg.norm(wanted) > 0.999
 
 

@@ -195,7 +195,7 @@ def test_from_the_disk_to_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_vectors_are_close_to_those_of_the_float32_tower(shape: Any) -> None:
     plain = tower_def(TowerConfig("random", shape=shape))
-    wanted = plain.apply(plain.init(3), TOKENS, MASK)
+    wanted = jax.jit(plain.apply)(plain.init(3), TOKENS, MASK)
     # A weight is off by e of itself (0.0066 and 0.093 for normal ones), so a product's cosine is
     # about 1 - e²/2: 14 of them, seven in each of two layers, lose 0.0003 and 0.06 at most.
     for form, least in (("int8", 0.9997), ("nf4", 0.94)):
@@ -216,7 +216,9 @@ def test_merged_weights_give_the_same_vectors(shape: Any, form: Form) -> None:
     assert flatten(merged).keys() == flatten(plain.abstract()[0]).keys()
     assert {x.dtype for x in flatten(merged).values()} == {jnp.dtype("float32")}
     np.testing.assert_allclose(
-        plain.apply(merged, TOKENS, MASK), tower.apply(params, TOKENS, MASK), atol=1e-4
+        jax.jit(plain.apply)(merged, TOKENS, MASK),
+        jax.jit(tower.apply)(params, TOKENS, MASK),
+        atol=1e-4,
     )
     assert (plain, merged) == plain.merged(merged)
 
@@ -246,7 +248,8 @@ def test_gradients_are_those_of_the_dequantised_base(form: Form, remat: Any) -> 
 def test_a_few_steps_lower_the_loss() -> None:
     """Adapters on the codes learn to give the vectors of the tower before it was quantised."""
     tower, plain = define("nf4", rank=8), tower_def(TowerConfig("random", shape=DECODER))
-    wanted, params = plain.apply(plain.init(3), TOKENS, MASK), flatten(tower.pretrained_params(3))
+    wanted = jax.jit(plain.apply)(plain.init(3), TOKENS, MASK)
+    params = flatten(tower.pretrained_params(3))
     tx = optax.adam(3e-3)
     frozen = {path: x for path, x in params.items() if re.search(tower.freeze[0], path)}
     learned = {path: x for path, x in params.items() if path not in frozen}

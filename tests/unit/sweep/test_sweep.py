@@ -31,7 +31,7 @@ Start = Callable[[list[str], Path], int]
 @pytest.fixture(scope="module")
 def base(tiny_config: Path) -> Config:
     """Temperature 0.2, w_mse 1; two systems, so that it is quick."""
-    config = load_config(tiny_config, ["--train.duration=4 steps", "--distill.duration=3 steps"])
+    config = load_config(tiny_config)
     return replace(config, eval=replace(config.eval, systems=("teacher", "student")))
 
 
@@ -62,7 +62,7 @@ def test_names_are_folders(base: Config) -> None:
     tuples = Sweep(base, {"distill.queries": (("train",), ("train", "sentences", "titles"))})
     names = [cell.name for cell in make_cells(tuples)]
     assert names[1] == "distill.queries=train,sentences,titles,seed=0"
-    durations = make_cells(Sweep(base, {"train.duration": ("4 steps", "9 steps")}))
+    durations = make_cells(Sweep(base, {"train.duration": ("20 steps", "9 steps")}))
     assert [cell.name for cell in durations] == ["base,seed=0", "train.duration=9-steps,seed=0"]
     long = {"teacher.query.text.prompt": ("{text} " * 30, "{text} " * 31)}
     first, second = (cell.name for cell in make_cells(Sweep(base, long)))
@@ -113,9 +113,8 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.sweep import Sweep
 
 def get_sweep():
-    words = ["--train.duration=4 steps", "--distill.duration=3 steps",
-             "--eval.systems=teacher,student"]
-    return Sweep(load_config({str(tiny_config)!r}, words), axes={axes}, seeds=(1,))
+    base = load_config({str(tiny_config)!r}, ["--eval.systems=teacher,student"])
+    return Sweep(base, axes={axes}, seeds=(1,))
 """)
     return path
 

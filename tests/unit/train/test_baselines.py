@@ -110,7 +110,7 @@ def test_no_stage_2_from_the_command_line() -> None:
 def twin(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished workdir of the tiny config without stage 2."""
     workdir = tmp_path_factory.mktemp("twin") / "w"
-    words = ["--distill.duration=", "--name=twinbert", "--train.duration=10 steps"]
+    words = ["--distill.duration=", "--name=twinbert"]
     assert main(["run", str(tiny_config), f"--workdir={workdir}", *words]) == 0
     return workdir
 
@@ -146,7 +146,7 @@ def test_its_query_tower_is_what_answers(
 def test_steps_that_it_does_not_have(
     twin: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--distill.duration=", "--name=twinbert", "--train.duration=10 steps"]
+    words = ["--distill.duration=", "--name=twinbert"]
     assert main(["distill", str(tiny_config), f"--workdir={twin}", *words]) == 2
     assert "distill: a config without this step" in capsys.readouterr().err
     assert main(["run", str(tiny_config), f"--workdir={twin}", *words, "--dry-run"]) == 0
