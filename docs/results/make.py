@@ -159,13 +159,14 @@ def _dataset(results: list[Result]) -> str:
     metrics = list(next(iter(systems.values()))[0][1]["metrics"])
     tests = [_tests(systems, metric) for metric in TESTED]
     costs = [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
+    commands = "\n".join(f"- `{r['command']}` ({r['commit']}, {r['machine']})" for r in results)
     parts = [
         f"## {results[0]['dataset']}",
         _table(["system", "query tower", "document tower", "seeds", *metrics, *costs])
         + "\n".join(_row(name, runs, metrics) for name, runs in systems.items()),
         *(test for test in tests if test),
         _kept(results),
-        _folded("The runs: commands, commits, machines", _commands(results)),
+        _folded("The runs: commands, commits, machines", commands),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -259,10 +260,6 @@ def _kept(results: list[Result]) -> str:
             )
     titles = ["shipped / teacher", "seed", *(metrics if lines else ())]
     return _table(titles) + "\n".join(lines) if lines else ""
-
-
-def _commands(results: list[Result]) -> str:
-    return "\n".join(f"- `{r['command']}` ({r['commit']}, {r['machine']})" for r in results)
 
 
 def _folded(title: str, text: str) -> str:
