@@ -1,62 +1,151 @@
-"""Which of the optional stages a config has, and what follows from it: which tower is shipped, and
-what its rows are called.
+"""The systems that an evaluation can compare: the one list of their names, towers and looks.
 
-A stage whose duration is "" is left out. Without stage 2 the query tower of stage 1 is what is
-shipped: TwinBERT and ScalingDoc, the paper's baselines, are such configs. Not for what a stage
-does.
+Every other place asks here, so that a system is added by one entry. Not for how a tower is loaded
+(`vectors/trained.py`) or scored (`evaluate/rows.py`).
 """
 
 from __future__ import annotations
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.errors import bad_input
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalingnote_jax.config.stages import Role, Stages
 
 
-def distills(config: Config) -> bool:
-    """Whether there is a stage 2."""
-    return bool(config.distill.duration)
+@dataclass(frozen=True)
+class Look:
+    """How a system is drawn.
 
-
-def refines(config: Config) -> bool:
-    """Whether there is a stage 3; what it refines is the student."""
-    return distills(config) and bool(config.refine.duration)
-
-
-def shipped_tower(config: Config) -> str:
-    """The query tower that answers: "refined" where there is a stage 3, else "student", or
-    "teacher" where there is no stage 2.
+    Attributes:
+        series: the number of its colour in the report's palette (`--series-1`, …).
+        dash: matplotlib's line style.
+        marker: matplotlib's marker.
     """
-    if refines(config):
-        return "refined"
-    return "student" if distills(config) else "teacher"
+
+    series: int
+    dash: Any
+    marker: str
+
+    @property
+    def colour(self) -> str:
+        """A placeholder, for which the page puts the palette's colour."""
+        return f"#{0x101112 + 0x030303 * (self.series - 1):06x}"
 
 
-def systems(config: Config) -> list[str]:
-    """Those of `eval.systems` that there are: without stage 2 there is no student. With stage 3 the
+@dataclass(frozen=True)
+class System:
+    """One system.
+
+    Attributes:
+        name: as in `eval.systems`.
+        label: as a person reads it.
+        look: how it is drawn.
+        query: its query tower; None matches words.
+        doc: the tower of the document vectors that it searches; None for words.
+        student: whether its query tower was distilled.
+        indexed: whether the ScaNN index is over its document vectors.
+        elsewhere: whether it is tested on further collections and disturbed queries too.
+        note: behind the tower's name in the table.
+    """
+
+    name: str
+    label: str
+    look: Look
+    query: Role | None = None
+    doc: Role | None = None
+    student: bool = False
+    indexed: bool = False
+    elsewhere: bool = True
+    note: str = ""
+
+
+_IN_TURN = (0, (6, 1.5, 1.5, 1.5, 1.5, 1.5))
+
+REGISTRY: dict[str, System] = {
+    system.name: system
+    for system in (
+        System("bm25", "BM25", Look(3, ":", "^")),
+        System(
+            "untrained",
+            "Untrained",
+            Look(4, "-.", "D"),
+            query="untrained",
+            doc="untrained",
+            elsewhere=False,
+            note=" (untrained)",
+        ),
+        System(
+            "teacher",
+            "Teacher",
+            Look(2, "--", "s"),
+            query="teacher",
+            doc="teacher",
+            indexed=True,
+        ),
+        System(
+            "student",
+            "Student",
+            Look(1, "-", "o"),
+            query="student",
+            doc="teacher",
+            student=True,
+            indexed=True,
+        ),
+        System(
+            "student_int8",
+            "Student, int8",
+            Look(5, _IN_TURN, "v"),
+            query="student_int8",
+            doc="teacher",
+            student=True,
+            indexed=True,
+            note=" (int8)",
+        ),
+        System(
+            "refined",
+            "Student, refined",
+            Look(6, (0, (3, 1, 1, 1)), "P"),
+            query="refined",
+            doc="teacher",
+            student=True,
+            indexed=True,
+        ),
+    )
+}
+
+
+TEACHER, STUDENT, WORDS = "teacher", "student", "bm25"
+
+
+def is_student(name: str) -> bool:
+    """Whether a row of this name is of a distilled query tower."""
+    return name in REGISTRY and REGISTRY[name].student
+
+
+def is_lexical(name: str) -> bool:
+    """Whether a row of this name matches words, so that nothing was trained for it."""
+    return name in REGISTRY and REGISTRY[name].query is None
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a row of this name is tested on further collections; a run that was read may be."""
+    return name not in REGISTRY or REGISTRY[name].elsewhere
+
+
+def label(name: str) -> str:
+    """What a person reads for a system's row; a run that was read keeps its own name."""
+    return REGISTRY[name].label if name in REGISTRY else name
+
+
+def systems_of(stages: Stages, wanted: Sequence[str]) -> list[System]:
+    """Those of `eval.systems` that a run has: without stage 2 there is no student. With stage 3 the
     refined student is one where the student is.
     """
     found: list[str] = []
-    for system in config.eval.systems:
-        if system != "refined" and (distills(config) or not system.startswith("student")):
-            found.append(system)
-        if system in ("student", "refined") and refines(config) and "refined" not in found:
+    for name in wanted:
+        if name != "refined" and (stages.distills or not REGISTRY[name].student):
+            found.append(name)
+        if name in ("student", "refined") and stages.refines and "refined" not in found:
             found.append("refined")
-    return found
-
-
-def check_systems(config: Config) -> None:
-    """
-    Raises:
-        UserError: the evaluation would have no row.
-    """
-    if not systems(config) and not config.eval.runs:
-        given = ", ".join(config.eval.systems) or "none"
-        expected = "one that this config has, such as bm25 or teacher, or a run in --eval.runs"
-        raise bad_input("--eval.systems", given, expected, "add one")
-
-
-def row_name(config: Config, tower: str) -> str:
-    """What the rows of a tower are called. Without stage 2 there is nothing that the towers of
-    stage 1 teach: they are the config's own system ("twinbert", "scalingdoc").
-    """
-    return config.name if tower == "teacher" and not distills(config) else tower
+    return [REGISTRY[name] for name in found]

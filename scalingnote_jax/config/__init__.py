@@ -18,8 +18,9 @@ from scalingnote_jax.config.serving import (
     EvalConfig,
     ExactConfig,
     IndexConfig,
-    System,
+    SystemName,
 )
+from scalingnote_jax.config.stages import Stages
 from scalingnote_jax.config.towers import (
     BertShape,
     DecoderShape,
@@ -61,7 +62,8 @@ __all__ = [
     "QuerySource",
     "RefineConfig",
     "RopeScaling",
-    "System",
+    "Stages",
+    "SystemName",
     "TextConfig",
     "TowerConfig",
     "TowersConfig",
@@ -86,6 +88,11 @@ class Config:
     index: IndexConfig = field(default_factory=IndexConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    @property
+    def stages(self) -> Stages:
+        """Which of the optional stages there are."""
+        return Stages.of(self.name, self.distill.duration, self.refine.duration)
 
 
 replace = dataclasses.replace

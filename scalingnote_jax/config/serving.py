@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-System = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined"]
+SystemName = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class EvalConfig:
     split: Literal["train", "dev", "test"] = "test"
     # "student_int8": the student with linear weights in int8, on the same index. With stage 3,
     # "refined" stands beside "student", and in int8 is what is shipped, the refined one
-    systems: tuple[System, ...] = ("bm25", "untrained", "teacher", "student")
+    systems: tuple[SystemName, ...] = ("bm25", "untrained", "teacher", "student")
     metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: int = 100  # documents kept per query, in the runs and the metrics
     latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99

@@ -158,7 +158,6 @@ class DistillConfig:
     normalise: Literal["pre", "post"] = "post"
     # Weights of the terms that look at frozen document vectors; with one above 0, `encode` is done
     # before. All are of unit vectors
-    w_metric: float = 0.0  # squared error as the documents' covariance weighs it
     w_kl: float = 0.0  # KL of the scores' softmax, times T²
     w_margin: float = 0.0  # squared error of the score differences to the teacher's best document
     w_rank: float = 0.0  # likelihood of the teacher's order of its best documents

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+import scalingnote_jax
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
@@ -61,6 +62,16 @@ def build_dataset(cfg: DataConfig, data_dir: Path) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def content(data_dir: Path) -> str:
+    """The content hash of a dataset."""
+    return Collection.open(data_dir).fingerprint
+
+
+def source_hash(settings: Any) -> list[str]:
+    """What a dataset is made from beside the config: the source's content and this version."""
+    return [open_source(settings.data).fingerprint(), scalingnote_jax.__version__]
 
 
 def _write(source: Source, found: Survey, folder: Path) -> None:

@@ -94,6 +94,12 @@ def choose(
     return chosen, Window(*map(np.concatenate, zip(*windows, strict=True)))
 
 
+def rule_values(cfg: MineConfig) -> list[float | None]:
+    """All that `choose` reads of the config, for a hash."""
+    window = [cfg.first_rank, cfg.last_rank, cfg.negatives]
+    return [*window, cfg.absolute_margin, cfg.relative_margin, cfg.max_score]
+
+
 def score_limits(ranking: Ranking, cfg: MineConfig) -> np.ndarray:
     """[q], what a negative of each query may score at most: with p the score of the best relevant
     document and m the mean score of all, the least of p − absolute_margin, p − relative_margin ·

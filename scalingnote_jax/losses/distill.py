@@ -19,7 +19,6 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.losses.distill_scores import (
     candidate_scores,
     margin_error,
-    metric_error,
     rank_loss,
     real_candidates,
     score_kl,
@@ -59,19 +58,14 @@ def distill_loss(
     return loss.sum(), {"cosine": cosine.sum(), "squared_error": squared_error.sum()}
 
 
-def needs_candidates(cfg: DistillConfig) -> bool:
-    """Whether a term compares scores of single documents."""
-    return cfg.w_kl > 0 or cfg.w_margin > 0 or cfg.w_rank > 0
-
-
 def needs_documents(cfg: DistillConfig) -> bool:
-    """Whether a term looks at the frozen document vectors at all."""
-    return cfg.w_metric > 0 or needs_candidates(cfg)
+    """Whether a term compares scores of documents, and so reads their frozen vectors."""
+    return cfg.w_kl > 0 or cfg.w_margin > 0 or cfg.w_rank > 0
 
 
 def check_weights(cfg: DistillConfig) -> None:
     """Refuses weights that leave nothing to learn, or the opposite of it."""
-    names = ("w_mse", "w_cos", "w_metric", "w_kl", "w_margin", "w_rank")
+    names = ("w_mse", "w_cos", "w_kl", "w_margin", "w_rank")
     weights = {name: getattr(cfg, name) for name in names}
     if min(weights.values()) < 0 or not any(weights.values()):
         given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
@@ -84,7 +78,6 @@ def stage2_loss(
     *documents: jax.Array,
     cfg: DistillConfig,
     ids: tuple[jax.Array, jax.Array] | None = None,
-    covariance: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`distill_loss` plus the weighted terms that look at documents, summed over the B queries.
 
@@ -93,25 +86,19 @@ def stage2_loss(
 
     Args:
         student_raw, teacher_raw: as for `distill_loss`.
-        documents: where the config `needs_candidates`, [B, k, D], the teacher's best documents of
+        documents: where the config `needs_documents`, [B, k, D], the teacher's best documents of
             each query, and [S, D], the sampled ones.
         cfg: the weights; `normalise`; `score_temperature`.
         ids: of those documents, [B, k] and [S].
-        covariance: [D, D], of all documents, where `w_metric` is above 0.
 
     Returns:
-        Loss and sums for logging; of each term that is on, "metric_error", "kl", "margin_error" or
-        "rank_loss", before its weight.
+        Loss and sums for logging; of each term that is on, "kl", "margin_error" or "rank_loss",
+        before its weight.
     """
     total, sums = distill_loss(
         student_raw, teacher_raw, w_mse=cfg.w_mse, w_cos=cfg.w_cos, where=cfg.normalise
     )
     terms: dict[str, tuple[float, jax.Array]] = {}
-    if covariance is not None:
-        width = min(student_raw.shape[-1], len(covariance))
-        student_emb, teacher_emb = _units(student_raw[:, :width], teacher_raw[:, :width])
-        error = metric_error(student_emb, teacher_emb, covariance[:width, :width])
-        terms["metric_error"] = (cfg.w_metric, error)
     if documents:
         assert ids is not None
         top, sample = documents

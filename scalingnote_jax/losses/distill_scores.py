@@ -104,25 +104,3 @@ def rank_loss(student: jax.Array, real: jax.Array, top: int, temperature: float)
     from_here = jnp.concatenate([logits[:, :top], rest], axis=1)
     rivals = jax.lax.cumlogsumexp(from_here, axis=1, reverse=True)[:, :top]
     return (rivals - logits[:, :top]).mean(-1)
-
-
-def metric_error(
-    student_emb: jax.Array, teacher_emb: jax.Array, covariance: jax.Array
-) -> jax.Array:
-    """δᵀΣδ · D / tr Σ with δ = student − teacher: the squared error as the documents see it.
-
-    δᵀΣδ is the variance over the corpus of the error of a score, δ·d: the expected squared error
-    but for its mean, which shifts all scores of a query alike and changes no ranking. The factor
-    makes plain squared error the case in which Σ is any multiple of the identity, so that one
-    weight means as much here as there. Ours.
-
-    Args:
-        student_emb, teacher_emb: [B, D] float32, unit vectors.
-        covariance: [D, D] float32, Σ of the frozen document vectors, centred.
-
-    Returns:
-        [B].
-    """
-    error = student_emb - teacher_emb
-    seen = jnp.einsum("bd,de,be->b", error, covariance, error, precision=PRECISION)
-    return seen * (len(covariance) / jnp.trace(covariance))

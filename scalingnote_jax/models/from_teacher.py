@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from scalingnote_jax.config import BertShape, Config, TextConfig, TowerConfig
+from scalingnote_jax.config import BertShape, TextConfig, TowerConfig
 from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Tree
@@ -32,16 +32,19 @@ def is_from_teacher(cfg: TowerConfig) -> bool:
     return cfg.weights in (FIRST, ENDS)
 
 
-def student_config(config: Config) -> TowerConfig:
-    """The student's config. Of a student that starts from the teacher, what the teacher's query
-    tower decides is filled in: shape, tokenizer, pooling, projection; and its `text`, if the
+def student_config(student: TowerConfig, teacher: TowerConfig) -> TowerConfig:
+    """The student's complete config. Of a student that starts from the teacher, what the teacher's
+    query tower decides is filled in: shape, tokenizer, pooling, projection; and its `text`, if the
     student has none of its own.
+
+    Args:
+        student: as the config has it.
+        teacher: the teacher's query tower.
 
     Raises:
         UserError: the student's config says something else than the teacher's, or the layers that
             are taken do not fit into their new places.
     """
-    student, teacher = config.distill.student, config.teacher.query
     if not student.weights.startswith("teacher:"):
         return student
     if not is_from_teacher(student):

@@ -10,14 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
-from scalingnote_jax.config import IndexConfig
+from scalingnote_jax.config import EncodeConfig, IndexConfig
+from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.exact import check_finite
 from scalingnote_jax.retrieval.scann_index import ScannIndex
@@ -38,13 +43,56 @@ from scalingnote_jax.retrieval.tuning import (
     steps_to,
     with_choice,
 )
+from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.vectors.trained import TrainedTower
 from scalingnote_jax.workflow.artefact import (
     file_entry,
     partial_folder,
     put_in_place,
     write_manifest,
 )
+from scalingnote_jax.workflow.engine import Place
+
+
+@dataclass(frozen=True)
+class TuningQueries:
+    """Where the queries come from that an index is tuned with: those of the dev split, else of the
+    train split; never of the test split.
+
+    Attributes:
+        tower: encodes them.
+        data: the folder of the collection.
+    """
+
+    tower: TrainedTower
+    data: Path
+    encode: EncodeConfig
+
+    def vectors(self, most: int, mesh: Mesh) -> np.ndarray | None:
+        """[at most `most`, D] unit vectors; None where there are no such queries."""
+        collection = Collection.open(self.data)
+        judged = {s: set(collection.qrels(s)) for s in ("dev", "train") if s in collection.splits}
+        ids = next((found for found in judged.values() if found), set())
+        texts = [q.text for q in collection.queries if q.id in ids][:most]
+        if not texts:
+            return None
+        encoder = load_encoder(self.tower, self.encode, mesh)
+        return encoder.unit(encoder.encode(texts))
+
+
+def make_index(vectors: Path, cfg: IndexConfig, place: Place, queries: TuningQueries) -> None:
+    """Builds the index of the vectors in a folder, in `place.folder`."""
+    store = VectorStore.open(vectors)
+    needed = needs_queries(len(store), cfg)
+    found = queries.vectors(cfg.tuning_queries, place.mesh) if needed else None
+    if mesh_lib.first_process():
+        build_index(store, cfg, place.folder, found)
+
+
+def content(folder: Path) -> str:
+    """The content hash of an index."""
+    return file_hash(folder / "manifest.json")
 
 
 def build_index(

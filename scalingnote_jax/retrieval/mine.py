@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from scalingnote_jax.config import Config, ExactConfig, MineConfig, NegativeSource, replace
+from scalingnote_jax.config import (
+    DataConfig,
+    EncodeConfig,
+    ExactConfig,
+    MineConfig,
+    NegativeSource,
+)
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.negatives import Negatives, Ranking, Window, choose
@@ -27,6 +34,7 @@ from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import exact_search
@@ -34,6 +42,7 @@ from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.vectors.encode import side_vectors
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.rows_on_disk import RowsOnDisk
+from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
 from scalingnote_jax.workflow.artefact import (
     check_files,
     file_entry,
@@ -42,7 +51,7 @@ from scalingnote_jax.workflow.artefact import (
     read_manifest,
     write_manifest,
 )
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.workflow.engine import Place
 
 FILE, STATISTICS = "negatives.npz", "statistics.json"
 WIDTH = 110  # of the table, in characters, where there is no terminal
@@ -52,47 +61,75 @@ _ROWS = 65_536  # documents read at once
 _REDO = "delete the folder and mine again"
 
 
+@dataclass(frozen=True)
+class Ranker:
+    """The teacher that ranks the documents, by exact search.
+
+    Attributes:
+        query, doc: its towers.
+        vectors: the folder of its document vectors, which are kept as `encode` keeps them.
+    """
+
+    query: TrainedTower
+    doc: TrainedTower
+    vectors: Path
+    encode: EncodeConfig
+    exact: ExactConfig
+
+    @classmethod
+    def of(
+        cls, towers: RunTowers, vectors: Path, encode: EncodeConfig, exact: ExactConfig
+    ) -> Ranker:
+        """The teacher of a run."""
+        return cls(
+            towers.get("teacher", "query"), towers.get("teacher", "doc"), vectors, encode, exact
+        )
+
+
 def mine(
-    config: Config,
-    collection: Collection,
-    folder: Path,
     source: NegativeSource,
-    teacher: Workdir | None,
-    mesh: Mesh,
-    made_from: dict[str, Any],
+    rules: MineConfig,
+    data: DataConfig,
+    seed: int,
+    collection: Collection,
+    place: Place,
+    ranker: Ranker | None = None,
 ) -> None:
-    """Writes the hard negatives of the training queries to `folder`.
+    """Writes the hard negatives of the training queries to `place.folder`.
 
     In memory are queries × (last_rank + known positives of the query with the most) × 8 bytes.
     Every process takes part in the teacher's search; the first one does the rest.
 
     Args:
         source: who ranks the documents.
-        teacher: where the teacher lies, if it is the teacher.
-        made_from: goes into the manifest.
+        rules: all but the rounds.
+        data: the mixture and its prompts.
+        ranker: the teacher, if it is the teacher.
 
     Raises:
         UserError: too few were found; the table of what was found is printed before.
     """
-    cfg, members = config.mine, Members.of(config.data, collection)
-    relevance = Relevance(collection, "train", members)
-    depth = min(len(collection.doc_ids), cfg.last_rank + relevance.width)
-    if source == "teacher":
-        assert teacher is not None
-        ranking = _by_teacher(config, collection, teacher, mesh, relevance, depth)
+    relevance = Relevance(collection, "train", Members.of(data, collection))
+    depth = min(len(collection.doc_ids), rules.last_rank + relevance.width)
+    if ranker is not None:
+        ranking = _by_teacher(ranker, collection, place, relevance, depth)
     if not mesh_lib.first_process():
         return
+    least = rules.min_found
     if source == "bm25":
-        ranking = _by_bm25(config, collection, relevance, depth)
+        ranking = _by_bm25(data, collection, relevance, depth)
     if source == "judged":
         ranking = _judged(collection, relevance)
         most = ranking.rows.shape[1]
-        cfg = replace(cfg, first_rank=1, last_rank=most, negatives=min(cfg.negatives, most))
-    chosen, window = choose(ranking, relevance, collection.query_ids, cfg, config.seed)
+        rules = MineConfig(last_rank=most, negatives=min(rules.negatives, most))
+    chosen, window = choose(ranking, relevance, collection.query_ids, rules, seed)
     facts = statistics(chosen, window, ranking)
     Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH).print(_table(facts, source))
-    _check_found(facts, cfg)
-    _write(folder, chosen, facts, made_from)
+    _check_found(facts, least)
+    made_from = {"inputs": place.inputs, "corpus": collection.fingerprint, "source": source}
+    if ranker is not None:
+        made_from["teacher"] = ranker.query.identity
+    _write(place.folder, chosen, facts, made_from)
 
 
 def open_negatives(folder: Path) -> Negatives:
@@ -107,24 +144,26 @@ def open_negatives(folder: Path) -> Negatives:
         return Negatives(**{name: columns[name] for name in columns})
 
 
+def content(folder: Path) -> str:
+    """The content hash of the negatives in a folder."""
+    return file_hash(folder / FILE)
+
+
 def _by_teacher(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    mesh: Mesh,
-    relevance: Relevance,
-    depth: int,
+    ranker: Ranker, collection: Collection, place: Place, relevance: Relevance, depth: int
 ) -> Ranking:
-    """Exact search over all documents; their vectors are kept, as `encode` keeps them."""
-    encoder = load_encoder(config, workdir, "teacher", "query", mesh)
-    documents = side_vectors(config, collection, workdir, "teacher", "doc", mesh).on_disk()
+    """Exact search over all documents."""
+    mesh, tokens = place.mesh, place.workdir.tokens
+    encoder = load_encoder(ranker.query, ranker.encode, mesh)
+    given = collection, ranker.vectors, tokens, ranker.encode, mesh
+    documents = side_vectors(ranker.doc, *given).on_disk()
     texts = (("", q.text) for q in collection.queries)
     key = f"{collection.fingerprint}-queries"
-    table = token_table(texts, config.teacher.query, encoder.tokenizer, workdir.tokens, key)
+    table = token_table(texts, ranker.query.cfg, encoder.tokenizer, tokens, key)
     with progress("encode train queries", total=len(relevance), unit="texts") as bar:
         queries = encoder.unit(encoder.encode_table(table, relevance.query_rows, bar))
     with progress("mine", total=len(relevance), unit="queries") as bar:
-        ranking = ranked(queries, documents, relevance, depth, config.eval.exact, mesh)
+        ranking = ranked(queries, documents, relevance, depth, ranker.exact, mesh)
         bar.advance(len(relevance))
     return ranking
 
@@ -166,14 +205,14 @@ def best_relevant(queries: np.ndarray, documents: RowsOnDisk, relevance: Relevan
     return best
 
 
-def _by_bm25(config: Config, collection: Collection, relevance: Relevance, depth: int) -> Ranking:
+def _by_bm25(data: DataConfig, collection: Collection, relevance: Relevance, depth: int) -> Ranking:
     wanted = [collection.queries[int(row)] for row in relevance.query_rows]
-    queries = list(bare(config.data, wanted))
+    queries = list(bare(data, wanted))
     row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
     rows = np.full((len(queries), depth), -1, np.int32)
     scores = np.full((len(queries), depth), -np.inf, np.float32)
     with progress("mine (bm25)", total=len(queries), unit="queries") as bar:
-        run, _ = bm25_run(bare(config.data, collection.documents), queries, depth)
+        run, _ = bm25_run(bare(data, collection.documents), queries, depth)
         bar.advance(len(queries))
     for place, query in enumerate(queries):
         for rank, (doc_id, score) in enumerate(run[query.id]):
@@ -237,12 +276,12 @@ def _table(facts: dict[str, Any], source: str) -> Table:
     return table
 
 
-def _check_found(facts: dict[str, Any], cfg: MineConfig) -> None:
-    if facts["share"] < cfg.min_found:
+def _check_found(facts: dict[str, Any], least: float) -> None:
+    if facts["share"] < least:
         raise bad_input(
             "--mine.min_found",
             f"{facts['found']} hard negatives found, {facts['share']:.1%} of those wanted",
-            f"at least {cfg.min_found:.1%}",
+            f"at least {least:.1%}",
             "raise --mine.last_rank, lower the margin that drops most, or ask for fewer with "
             "--mine.negatives",
         )

@@ -12,15 +12,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from scalingnote_jax.config import Config, MeshConfig
+from scalingnote_jax.config import EncodeConfig, MeshConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.systems import shipped_tower
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
-from scalingnote_jax.vectors.pairing import served_config
+from scalingnote_jax.vectors.pairing import run_towers, served_config
 from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.vectors.trained import RunTowers
 from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
 
 
@@ -39,24 +39,27 @@ class Model:
     query tower), `encode_documents` by the teacher's document tower.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, int8: bool = False):
-        """`int8`: as for `load`."""
-        self.config, self.workdir = config, workdir
-        self._query = shipped_tower(config)
-        if int8 and self._query == "teacher":
+    def __init__(self, towers: RunTowers, shipped: str, cfg: EncodeConfig, int8: bool = False):
+        """
+        Args:
+            shipped: the role of the query tower.
+            int8: as for `load`.
+        """
+        if int8 and shipped == "teacher":
             given, fix = "a workdir without stage 2", "leave int8 out"
-            raise bad_input(str(workdir.root), given, "a student to hold in int8", fix)
-        self._query = "student_int8" if int8 else self._query
+            raise bad_input("int8", given, "a student to hold in int8", fix)
+        self._towers, self._cfg = towers, cfg
+        self._query = "student_int8" if int8 else shipped
         # One device: a server answers single queries, which no mesh could split.
         self._mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
 
     @cached_property
     def _query_encoder(self) -> Encoder:
-        return load_encoder(self.config, self.workdir, self._query, "query", self._mesh)
+        return load_encoder(self._towers.get(self._query, "query"), self._cfg, self._mesh)
 
     @cached_property
     def _doc_encoder(self) -> Encoder:
-        return load_encoder(self.config, self.workdir, "teacher", "doc", self._mesh)
+        return load_encoder(self._towers.get("teacher", "doc"), self._cfg, self._mesh)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """[n, D] (or `encode.dim`) float32 unit vectors of queries, by the shipped tower."""
@@ -83,8 +86,15 @@ def load(workdir: str | Path, int8: bool = False, student: str | Path | None = N
     Raises:
         UserError: the student learned from another teacher than the one that is there.
     """
-    paths = Workdir(workdir, student)
-    return Model(served_config(paths), paths, int8)
+    return _model(Workdir(workdir, student), int8)
+
+
+def _model(paths: Workdir, int8: bool, teacher: str | None = None) -> Model:
+    """`teacher`: as for `served_config`."""
+    config = served_config(paths, teacher)
+    stages = config.stages
+    towers = run_towers(config.teacher, config.distill.student, config.seed, stages, paths)
+    return Model(towers, stages.shipped, config.encode, int8)
 
 
 class Searcher:
@@ -105,7 +115,7 @@ class Searcher:
         read_workdir_config(paths.root)  # a folder that is no workdir is said to be none
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
         return cls(
-            Model(served_config(paths, store.manifest.get("checkpoint")), paths, int8),
+            _model(paths, int8, store.manifest.get("checkpoint")),
             ScannIndex.open(paths.index, store.fingerprint),
             store,
             Collection.open(paths.data),

@@ -1,15 +1,13 @@
-"""Frozen document vectors in stages 2 and 3: read from the store that `encode` made, never from a
-tower.
+"""The documents that stage 2 compares scores of: read from the vectors that `encode` made, never
+from a tower.
 
-What is computed from them once for all steps (the best documents of each query text, the covariance
-of all) is kept beside the store with a manifest of what it was made from. What a step needs, the
-host gathers.
+The best documents of each query text are found once for all steps, and kept with a manifest of what
+they were made from. What a step needs, the host gathers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, DistillConfig
+from scalingnote_jax.config import DistillConfig
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.order import Draw, draw
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.losses.distill import needs_candidates, needs_documents
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.vectors.encode import weights_hash
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.artefact import (
@@ -37,44 +33,15 @@ from scalingnote_jax.workflow.artefact import (
     read_manifest,
     write_manifest,
 )
-from scalingnote_jax.workflow.workdir import Workdir
 
 FILE = "values.npy"
 _BLOCK = 65_536  # rows at a time
 _REDO = "delete the folder; it is then made again"
 
 
-def frozen_store(config: Config, workdir: Workdir, needed: bool) -> VectorStore | None:
-    """The document vectors of this very teacher; None if they are not there and not needed.
-
-    Raises:
-        UserError: they are needed.
-    """
-    folder, current = workdir.embeddings("teacher", "doc"), weights_hash(config, workdir, "teacher")
-    if (folder / MANIFEST).is_file():
-        store = VectorStore.open(folder, (jax.process_index(), jax.process_count()))
-        if store.manifest["checkpoint"] == current:
-            return store
-    if needed:
-        given, expected = "no document vectors of this teacher", "those that the loss looks at"
-        raise bad_input(str(folder), given, expected, "run `scalingnote encode` first")
-    return None
-
-
-def covariance(store: VectorStore, folder: Path) -> np.ndarray:
-    """[D, D] float32, the centred covariance of all vectors of a store: kept in `folder`."""
-
-    def make() -> np.ndarray:
-        rows, n = store.on_disk(), len(store)
-        total, moment = np.zeros(store.dim), np.zeros((store.dim, store.dim))
-        for start in range(0, n, _BLOCK):
-            block = rows[start : start + _BLOCK].astype(np.float64)
-            total += block.sum(0)
-            moment += block.T @ block
-        mean = total / n
-        return (moment / n - np.outer(mean, mean)).astype(np.float32)
-
-    return kept(folder, {"documents": store.fingerprint}, make)
+def open_share(folder: Path) -> VectorStore:
+    """The frozen document vectors, of whose files each process checks a part."""
+    return VectorStore.open(folder, (jax.process_index(), jax.process_count()))
 
 
 def best_documents(
@@ -98,10 +65,12 @@ def best_documents(
         return np.concatenate(found)
 
     made_from = {"queries": queries.fingerprint, "documents": documents.fingerprint}
-    return kept(folder, made_from | {"count": count, "k": k}, make)
+    return stored_values(folder, made_from | {"count": count, "k": k}, make)
 
 
-def kept(folder: Path, made_from: dict[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+def stored_values(
+    folder: Path, made_from: dict[str, Any], make: Callable[[], np.ndarray]
+) -> np.ndarray:
     """The array in `folder` if it was made from just this, else a new one, which is written there
     by the first process. Every process takes part in `make`.
     """
@@ -190,47 +159,24 @@ class Candidates:
         }
 
 
-@dataclass(frozen=True)
-class Documents:
-    """What stage 2 sees of the frozen document vectors, as far as its loss looks at them.
-
-    Attributes:
-        candidates: the documents of each step.
-        covariance: [D, D], of all.
-    """
-
-    candidates: Candidates | None
-    covariance: np.ndarray | None
-
-
-NO_DOCUMENTS = Documents(None, None)
-
-
-def documents_for_loss(
-    config: Config,
+def candidates_for(
+    cfg: DistillConfig,
     collection: Collection,
-    workdir: Workdir,
-    mesh: Mesh,
+    store: VectorStore,
     queries: VectorStore,
     count: int,
-    store: VectorStore | None,
-) -> Documents:
-    """What the terms of the config look at; `NO_DOCUMENTS` where they look at none.
+    folder: Path,
+    mesh: Mesh,
+    seed: int,
+) -> Candidates:
+    """The documents that the terms of the config compare.
 
     Args:
+        store: the document vectors.
         queries: the teacher's raw vectors, of which the first `count` are learned.
-        store: the document vectors, where a term needs them.
+        folder: where the best documents are kept.
     """
-    cfg = config.distill
-    if store is None or not needs_documents(cfg):
-        return NO_DOCUMENTS
-    matrix = candidates = None
-    if cfg.w_metric > 0:
-        matrix = covariance(store, workdir.embeddings("teacher", "doc-covariance"))
-    if needs_candidates(cfg):
-        check_documents(cfg, len(store), mesh_lib.batch_shards(mesh) * cfg.accumulate)
-        folder = workdir.embeddings("teacher", "distill-best")
-        best = best_documents(queries, count, store, cfg.top_documents, folder, mesh)
-        part = mesh_lib.batch_part(mesh)
-        candidates = Candidates(store, collection, best, cfg.sample_documents, config.seed, *part)
-    return Documents(candidates, matrix)
+    check_documents(cfg, len(store), mesh_lib.batch_shards(mesh) * cfg.accumulate)
+    best = best_documents(queries, count, store, cfg.top_documents, folder, mesh)
+    part = mesh_lib.batch_part(mesh)
+    return Candidates(store, collection, best, cfg.sample_documents, seed, *part)

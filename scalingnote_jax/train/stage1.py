@@ -1,142 +1,270 @@
 """Stage 1: both LLM towers, trained contrastively end to end (paper, section 3.1). A baseline is
-the same with other towers.
+the same with other towers. The step first, then what it needs: batches, towers, first weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from jax.sharding import Mesh
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, Sharding
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.config import TowersConfig, TrainConfig
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
+from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.devices.mesh import batch_shards
-from scalingnote_jax.losses.matryoshka import check_sizes
-from scalingnote_jax.losses.query_prediction import check_title_prediction, check_vocabularies
-from scalingnote_jax.models.layers.params import Flat
-from scalingnote_jax.models.pair import Towers
+from scalingnote_jax.losses.contrastive import logit_scale
+from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
+from scalingnote_jax.losses.query_prediction import (
+    check_title_prediction,
+    check_vocabularies,
+    generative_loss,
+)
+from scalingnote_jax.models.chunks import encode_in_chunks
+from scalingnote_jax.models.layers.params import Flat, nest
+from scalingnote_jax.models.pair import LOG_SCALE, Towers, side_params
+from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.models.weights.checkpoint import Checkpoints
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
-from scalingnote_jax.train.query_start import aligned_start, check_aligned
+from scalingnote_jax.train.start import query_start
 from scalingnote_jax.train.state import TrainState
-from scalingnote_jax.train.step import contrastive_step
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
+from scalingnote_jax.workflow.engine import Place
+
+
+def contrastive_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    query_tower: TowerDef,
+    doc_tower: TowerDef,
+    cfg: TrainConfig,
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    rows: Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of stage 1.
+
+    Args:
+        state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [] where the
+            temperature is learned.
+        batch: query_tokens, query_mask [B, Lq]; query_ids [B]; doc_ids [B, G]; positive_ids [B, P];
+            and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
+            [R, Ld] and doc_slots [B, G] (see `data/packing.py`). To predict queries from titles,
+            also doc_beginnings, as doc_mask or doc_segments, of the tokens up to the text.
+        query_tower, doc_tower, cfg, tx: static.
+        seed: of dropout.
+        rows: on a mesh, where the rows of a batch lie.
+    """
+
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
+        params = nest(trained | state.frozen)
+        query_raw = encode_in_chunks(
+            query_tower,
+            side_params(params, "query"),
+            batch["query_tokens"],
+            batch["query_mask"],
+            batch.get("query_keys"),
+            rows,
+            chunks=cfg.encode_chunks,
+        )
+        doc_params = side_params(params, "doc")
+        doc_raw, title_raw = _encode_documents(doc_tower, doc_params, batch, rows, cfg)
+        scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
+        loss = matryoshka(unit_loss(cfg, batch, scale, rows), cfg.matryoshka)
+        total, counts = loss(query_raw, doc_raw)
+        count = jnp.float32(query_raw.shape[0])
+        metrics = {
+            "accuracy": (counts["correct"], count),
+            "negatives_per_query": (counts["negatives"], count),
+            "logit_scale": (scale, jnp.float32(1)),
+        }
+        if cfg.title_prediction == "contrastive":
+            metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)
+        elif cfg.title_prediction == "generative":
+            pairs = doc_raw[:, 0], batch["query_tokens"], batch["query_mask"]
+            predicted = generative_loss(
+                doc_tower, doc_params, *pairs, rows, chunks=cfg.encode_chunks
+            )
+            metrics["title_loss"] = (predicted, count)
+        if "title_loss" in metrics:
+            total += cfg.w_title * metrics["title_loss"][0]
+        metrics["loss"] = (total, count)
+        return total / count, metrics
+
+    shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
+    for i, (side, tower) in enumerate((("query", query_tower), ("doc", doc_tower))):
+        batch = batch | dropout_keys(f"{side}_keys", tower, (seed, i), state.step, shape[i])
+    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def _encode_documents(
+    tower: TowerDef, params: dict[str, Any], batch: Batch, rows: Sharding | None, cfg: TrainConfig
+) -> tuple[jax.Array, jax.Array | None]:
+    """[B, G, D], before the L2 norm, of the documents and, if the batch says which tokens they are,
+    of their titles.
+    """
+    packed = "doc_slots" in batch
+    shape = batch["doc_tokens"].shape[:-1]  # [B, G] or, packed, [R]
+    segments = batch["doc_segments" if packed else "doc_mask"]
+    texts = (batch["doc_tokens"], segments, batch.get("doc_keys"), batch.get("doc_beginnings"))
+    tokens, segments, keys, beginnings = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[len(shape) :]), texts
+    )
+    raw = encode_in_chunks(
+        tower,
+        params,
+        tokens,
+        segments,
+        keys,
+        rows,
+        chunks=cfg.encode_chunks,
+        texts_per_row=texts_per_row(tower.cfg.text) if packed else 0,
+        beginnings=beginnings,
+    )  # [B·G, D] or [R, S, D]; with beginnings, [B·G, 2, D] or [R, S, 2, D]
+    if packed:
+        raw = raw.reshape(-1, *raw.shape[2:])[batch["doc_slots"]]
+    else:
+        raw = raw.reshape(*shape, *raw.shape[1:])
+    return (raw, None) if beginnings is None else (raw[:, :, 0], raw[:, :, 1])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What stage 1 learns from.
+
+    Attributes:
+        members: of a mixture; None: there is one collection.
+        mined: hard negatives of the training queries.
+    """
+
+    collection: Collection
+    members: Members | None = None
+    mined: Negatives | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What decides about the first weights, beside the towers' own config.
+
+    Attributes:
+        batch_size: for a fitted start, as in `EncodeConfig`.
+        before: the folder of a training whose weights are the first ones here; None: the config's.
+    """
+
+    batch_size: int = 0
+    before: Path | None = None
 
 
 def pair_sampler(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    mesh: Mesh,
-    mined: Negatives | None = None,
+    cfg: TrainConfig, teacher: TowersConfig, seed: int, pairs: Pairs, tokens: Path, mesh: Mesh
 ) -> PairSampler:
-    """Batches of stage 1, tokens included."""
-    query, doc = config.teacher.query, config.teacher.doc
+    """Batches of stage 1, tokens included.
+
+    Args:
+        tokens: the folder of token tables.
+    """
+    query, doc, collection = teacher.query, teacher.doc, pairs.collection
     queries = (("", q.text) for q in collection.queries)
     documents = ((d.title, d.text) for d in collection.documents)
     key = collection.fingerprint
-    members = Members.of(config.data, collection)
-    weights, single = config.train.mixture_weights, config.train.single_collection_batches
     part, parts = mesh_lib.batch_part(mesh)
+    # What the rows of a process must be a multiple of, for the mesh and the chunks to split
+    rows = max(1, mesh_lib.batch_shards(mesh) // parts) * cfg.encode_chunks
+    mixing = cfg.mixture_weights, cfg.single_collection_batches
     return PairSampler(
         collection,
         "train",
-        token_table(queries, query, tower_tokenizer(query), workdir.tokens, f"{key}-queries"),
+        token_table(queries, query, tower_tokenizer(query), tokens, f"{key}-queries"),
         token_table(
             documents,
             doc,
             tower_tokenizer(doc),
-            workdir.tokens,
+            tokens,
             f"{key}-documents",
-            title_ends=config.train.title_prediction == "contrastive",
+            title_ends=cfg.title_prediction == "contrastive",
         ),
         query.text.buckets,
         doc.text.buckets,
-        config.train.batch_size,
-        config.train.negatives_per_query,
-        config.train.bucket_window,
-        config.seed,
+        cfg.batch_size,
+        cfg.negatives_per_query,
+        cfg.bucket_window,
+        seed,
         process_index=part,
         process_count=parts,
-        pack_rows_by=_rows_per_process(config, mesh) if config.train.pack_documents else 0,
+        pack_rows_by=rows if cfg.pack_documents else 0,
         own_rows=partial(mesh_lib.own_rows, mesh),
-        mined=mined,
-        mixing=Mixing(members, weights, single) if members else None,
+        mined=pairs.mined,
+        mixing=Mixing(pairs.members, *mixing) if pairs.members else None,
     )
 
 
-def _rows_per_process(config: Config, mesh: Mesh) -> int:
-    """What the rows of a process must be a multiple of, for the mesh and the chunks to split."""
-    return max(1, batch_shards(mesh) // mesh_lib.batch_part(mesh)[1]) * config.train.encode_chunks
-
-
 def program(
-    config: Config, mesh: Mesh, steps_per_epoch: int
+    cfg: TrainConfig, teacher: TowersConfig, seed: int, mesh: Mesh, steps_per_epoch: int
 ) -> tuple[Towers, Schedule, Prepared, Step]:
     """What runs on the devices: the towers, their abstract state and its places on the mesh, and
     the jitted step. Needs no data and no weights.
     """
-    towers = Towers(config.teacher)
-    check_sizes("--train.matryoshka", config.train.matryoshka, towers.doc.dim)
-    check_title_prediction(config.train, towers.doc)
-    schedule = make_schedule("train", config.train, steps_per_epoch)
+    towers = Towers(teacher)
+    check_sizes("--train.matryoshka", cfg.matryoshka, towers.doc.dim)
+    check_title_prediction(cfg, towers.doc)
+    schedule = make_schedule("train", cfg, steps_per_epoch)
     shapes, axes = towers.abstract()
-    freeze = towers.freeze(config.train.learn_temperature)
-    prepared = Prepared("teacher", shapes, axes, freeze, config.train, schedule, mesh)
+    freeze = towers.freeze(cfg.learn_temperature)
+    prepared = Prepared("teacher", shapes, axes, freeze, cfg, schedule, mesh)
     step = prepared.jit(
-        contrastive_step,
-        query_tower=towers.query,
-        doc_tower=towers.doc,
-        cfg=config.train,
-        seed=config.seed,
+        contrastive_step, query_tower=towers.query, doc_tower=towers.doc, cfg=cfg, seed=seed
     )
     return towers, schedule, prepared, step
 
 
 def build(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    mesh: Mesh,
-    inputs: str,
-    mined: Negatives | None = None,
-    before: Path | None = None,
+    cfg: TrainConfig,
+    teacher: TowersConfig,
+    seed: int,
+    pairs: Pairs,
+    start: Start,
+    place: Place,
 ) -> Stage:
-    """Everything of stage 1 but the weights: what `--dry-run` shows and `train` runs."""
-    check_batch("train", config.train, mesh)
-    check_aligned(config)
-    sampler = pair_sampler(config, collection, workdir, mesh, mined)
-    towers, schedule, prepared, step = program(config, mesh, sampler.steps_per_epoch)
+    """Everything of stage 1 but the weights."""
+    mesh, tokens = place.mesh, place.workdir.tokens
+    check_batch("train", cfg, mesh)
+    sampler = pair_sampler(cfg, teacher, seed, pairs, tokens, mesh)
+    towers, schedule, prepared, step = program(cfg, teacher, seed, mesh, sampler.steps_per_epoch)
     contracts = {
         side: contract(tower, tower_tokenizer(tower.cfg))
         for side, tower in (("query", towers.query), ("doc", towers.doc))
     }
-    check_vocabularies(config.train, *(contracts[s]["tokenizer"] for s in ("query", "doc")))
-    initial: Callable[[], Flat] = partial(towers.initial, config.seed, config.train.temperature)
-    if before is not None:
-        initial = partial(trained_weights, before, prepared)
-    elif config.train.fit_query_projection:
-        judged = collection.qrels("train")
-        texts = [q.text for q in collection.queries if q.id in judged]
-        initial = partial(aligned_start, config, towers, texts, prepared, initial)
+    check_vocabularies(cfg, *(contracts[s]["tokenizer"] for s in ("query", "doc")))
+    initial: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
+    if start.before is not None:
+        initial = partial(trained_weights, start.before, prepared)
+    elif cfg.fit_query_projection:
+        judged = pairs.collection.qrels("train")
+        texts = [q.text for q in pairs.collection.queries if q.id in judged]
+        given = towers, texts, prepared, initial, seed
+        initial = partial(query_start, *given, start.batch_size)
     return Stage(
         name="train",
-        folder=workdir.teacher,
+        folder=place.folder,
         prepared=prepared,
         step=step,
         initial=initial,
         sampler=sampler,
         schedule=schedule,
-        meta={"inputs": inputs, "contracts": contracts},
+        meta={"inputs": place.inputs, "contracts": contracts},
     )
 
 
@@ -154,21 +282,15 @@ def trained_weights(folder: Path, prepared: Prepared) -> Flat:
 
 
 def train(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    mesh: Mesh,
-    inputs: str,
-    mined: Negatives | None = None,
-    before: Path | None = None,
+    cfg: TrainConfig,
+    teacher: TowersConfig,
+    seed: int,
+    pairs: Pairs,
+    start: Start,
+    place: Place,
 ) -> TrainState:
-    """Runs stage 1 to its end, from the newest checkpoint if there is one.
-
-    Args:
-        mined: hard negatives of the training queries.
-        before: the folder of a training whose weights are the first ones here; None: the config's.
-    """
-    documents = config.train.batch_size * (1 + config.train.negatives_per_query)
-    queries = config.train.batch_size
-    say(f"train: {queries} queries × {documents} documents a step over {mesh.size} devices")
-    return fit(build(config, collection, workdir, mesh, inputs, mined, before))
+    """Runs stage 1 to its end, from the newest checkpoint if there is one."""
+    documents = cfg.batch_size * (1 + cfg.negatives_per_query)
+    devices = f"over {place.mesh.size} devices"
+    say(f"train: {cfg.batch_size} queries × {documents} documents a step {devices}")
+    return fit(build(cfg, teacher, seed, pairs, start, place))

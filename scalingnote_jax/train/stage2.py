@@ -1,71 +1,122 @@
 """Stage 2: the small query tower learns the teacher's query vectors (paper, section 3.2:
-query-based knowledge distillation).
+query-based knowledge distillation). The step first, then what it needs.
 
 The teacher encodes each query text once; its vectors are cached with a manifest of what made them.
 The student has its own tokenizer. No document tower and no label is loaded here, so the index
-cannot change; document vectors are read, where a term of the loss looks at them, from the store.
+cannot change; document vectors are read, where a term of the loss compares scores, from the store.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from jax.sharding import Mesh
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from scalingnote_jax.config import Config, TowerConfig, replace
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, Sharding
+
+from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.losses.distill import check_weights, needs_documents
-from scalingnote_jax.losses.matryoshka import check_sizes
-from scalingnote_jax.models.from_teacher import student_config
-from scalingnote_jax.models.layers.params import flatten
-from scalingnote_jax.models.tower import tower_def
+from scalingnote_jax.losses.distill import check_weights, needs_documents, stage2_loss
+from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
+from scalingnote_jax.models.layers.params import Flat, flatten, nest
+from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.train.candidates import (
-    NO_DOCUMENTS,
-    Candidates,
-    Documents,
-    documents_for_loss,
-    frozen_store,
-)
+from scalingnote_jax.train.candidates import Candidates, candidates_for, open_share
 from scalingnote_jax.train.durations import steps_of
 from scalingnote_jax.train.loop import Stage, fit
-from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
-from scalingnote_jax.train.probe import Probe, encode_again, mean_unit
+from scalingnote_jax.train.prepare import Prepared, Schedule, check_batch, make_schedule
+from scalingnote_jax.train.probe import Probe, cone, encode_again, mean_unit
+from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
-from scalingnote_jax.train.step import distill_step
-from scalingnote_jax.train.student_start import student_start
-from scalingnote_jax.vectors.encode import stored_vectors, weights_hash
-from scalingnote_jax.vectors.encoder import load_encoder
+from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, update
+from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
+from scalingnote_jax.workflow.engine import Place
 
 
-def teacher_vectors(
-    config: Config, texts: list[str], workdir: Workdir, mesh: Mesh, stage: str = "distill"
-) -> VectorStore:
-    """The teacher's raw query vectors of `texts`, from the stage's cache if it was made by this
-    teacher from these texts.
+def distill_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    tower: TowerDef,
+    cfg: DistillConfig,
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    rows: Sharding | None = None,
+    shared: Batch,
+) -> tuple[TrainState, Metrics]:
+    """One step of stage 2.
+
+    Args:
+        state: parameters "student/…".
+        batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D] from the cache.
+            Where a term compares scores, also top_emb [B, k, D], top_ids [B, k], sample_emb [S, D]
+            and sample_ids [S] (see `losses/distill.py`).
+        shared: teacher_mean [D], of the teacher's unit vectors, to be looked at.
+        tower, cfg, tx: static.
+        seed: of dropout.
+        rows: on a mesh, where the rows of a batch lie.
     """
-    encoder = load_encoder(config, workdir, "teacher", "query", mesh)
-    pairs, key = [("", t) for t in texts], content_hash(texts)
-    return stored_vectors(
-        encoder,
-        workdir.embeddings("teacher", stage),
-        "queries (teacher)",
-        [str(i) for i in range(len(texts))],
-        lambda: token_table(pairs, config.teacher.query, encoder.tokenizer, workdir.tokens, key),
-        {"checkpoint": weights_hash(config, workdir, "teacher"), "texts": key},
-        unit=False,
-        shard_rows=config.encode.shard_rows,
-        dtype=config.distill.cache_dtype,
-    )
+
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
+        params = nest(trained | state.frozen)
+        student_raw = tower.apply(
+            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
+        )
+        documents: tuple[jax.Array, ...] = ()
+        ids = None
+        if "top_emb" in batch:
+            documents = (batch["top_emb"], batch["sample_emb"])
+            ids = (batch["top_ids"], batch["sample_ids"])
+        loss = partial(stage2_loss, cfg=cfg, ids=ids)
+        vectors = (student_raw, batch["teacher_raw"])
+        total, sums = matryoshka(loss, cfg.matryoshka)(*vectors, *documents)
+        count = jnp.float32(student_raw.shape[0])
+        figures = cone(*jax.lax.stop_gradient(vectors), shared["teacher_mean"])
+        metrics = {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+        return total / count, metrics | {k: (v, jnp.float32(1)) for k, v in figures.items()}
+
+    batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
+    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Who learns from whom.
+
+    Attributes:
+        teacher: its query tower.
+        student: the student's complete config (`student_config`).
+        distilled: the student that stage 2 has made, for stage 3.
+        encode: how texts are encoded.
+        seed: of the run.
+    """
+
+    teacher: TrainedTower
+    student: TowerConfig
+    distilled: TrainedTower | None
+    encode: EncodeConfig
+    seed: int
+
+    @classmethod
+    def of(cls, towers: RunTowers, encode: EncodeConfig) -> Lesson:
+        """The teacher and the student of a run."""
+        distilled = towers.get("student", "query") if "distill" in towers.folders else None
+        teacher = towers.get("teacher", "query")
+        return cls(teacher, towers.student_config, distilled, encode, towers.seed)
 
 
 class DistillSampler:
@@ -94,30 +145,29 @@ class DistillSampler:
 
 
 def build(
-    config: Config,
+    cfg: DistillConfig,
+    lesson: Lesson,
     table: TokenTable,
     vectors: np.ndarray,
-    workdir: Workdir,
-    mesh: Mesh,
-    inputs: str,
+    place: Place,
     *,
     owners: np.ndarray | None = None,
-    documents: Documents = NO_DOCUMENTS,
+    candidates: Candidates | None = None,
     probe: Probe | None = None,
 ) -> Stage:
-    """Everything of stage 2 but the weights: what `--dry-run` shows and `distill` runs.
+    """Everything of stage 2 but the weights.
 
     Args:
         table: the query texts in the student's tokens.
         vectors: [len(table), D] float32, the teacher's raw vectors of the same texts.
         owners: the sources of the texts, as in `QueryTexts`, where they are mixed by weights.
-        documents: where a term looks at them.
+        candidates: the documents of each step, where a term compares their scores.
         probe: watches the student while it learns.
     """
-    cfg = config.distill
+    mesh, seed = place.mesh, lesson.seed
     check_batch("distill", cfg, mesh)
     check_weights(cfg)
-    tower = tower_def(student_config(config), "distill.student")
+    tower = tower_def(lesson.student, "distill.student")
     if tower.dim != vectors.shape[1]:
         raise bad_input(
             "--distill.student.projection",
@@ -132,82 +182,101 @@ def build(
         tower.cfg.text.buckets,
         cfg.batch_size,
         cfg.bucket_window,
-        config.seed,
+        seed,
         process_index=part,
         process_count=parts,
-        epoch_rows=None if owners is None else epoch_rows(owners, cfg, config.seed),
+        epoch_rows=None if owners is None else epoch_rows(owners, cfg, seed),
     )
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
-    shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
-    prepared = Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
+    prepared = prepare_student("distill", tower, cfg, schedule, mesh)
     shared = {"teacher_mean": mean_unit(vectors)}
-    if documents.covariance is not None:
-        shared["covariance"] = documents.covariance
+    start = (tower, table, vectors, lesson.teacher, prepared, cfg, seed, lesson.encode)
     terms = contract(tower, tower_tokenizer(tower.cfg))
     return Stage(
         name="distill",
-        folder=workdir.student,
+        folder=place.folder,
         prepared=prepared,
-        step=prepared.jit(distill_step, shared, tower=tower, cfg=cfg, seed=config.seed),
-        initial=lambda: student_start(config, tower, table, vectors, workdir, prepared),
-        sampler=DistillSampler(texts, vectors, documents.candidates),
+        step=prepared.jit(distill_step, shared, tower=tower, cfg=cfg, seed=seed),
+        initial=partial(student_start, *start),
+        sampler=DistillSampler(texts, vectors, candidates),
         schedule=schedule,
-        meta={"inputs": inputs, "contracts": {"query": terms}},
+        meta={"inputs": place.inputs, "contracts": {"query": terms}},
         probe=probe,
     )
 
 
+def prepare_student(
+    stage: str, tower: TowerDef, cfg: DistillConfig | RefineConfig, schedule: Schedule, mesh: Mesh
+) -> Prepared:
+    """The student's parameters "student/…" in stage 2 or 3."""
+    shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
+    return Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
+
+
 def distill(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+    cfg: DistillConfig,
+    lesson: Lesson,
+    collection: Collection,
+    documents: Path | None,
+    place: Place,
 ) -> TrainState:
-    """Runs stage 2 to its end, from the newest checkpoint if there is one."""
-    cfg, student = config.distill, student_config(config)
-    texts = query_texts(cfg, collection, config.seed)
-    learned, watched = texts.learned, texts.probe(cfg.probe_queries, config.seed)
+    """Runs stage 2 to its end, from the newest checkpoint if there is one.
+
+    Args:
+        documents: the folder of the teacher's document vectors; None where there are none yet,
+            which only terms that compare scores need.
+    """
+    texts = query_texts(cfg, collection, lesson.seed)
+    learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
     say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
-    queries = teacher_vectors(config, [*learned, *watched], workdir, mesh)
+    both = [*learned, *watched]
+    cached = cfg.cache_dtype, lesson.encode, place
+    queries = text_vectors(lesson.teacher, both, "distill", *cached)
     vectors, split = queries.vectors(), len(learned)
-    store = frozen_store(config, workdir, needs_documents(cfg))
+    store = open_share(documents) if documents else None
+    candidates = None
+    if needs_documents(cfg):
+        assert store is not None, "the step reads the document vectors"
+        folder = place.workdir.embeddings("teacher", "distill-best")
+        given = (collection, store, queries, split, folder, place.mesh, lesson.seed)
+        candidates = candidates_for(cfg, *given)
+    table = student_tokens(learned, lesson.student, place.workdir.tokens)
     stage = build(
-        config,
-        student_tokens(learned, student, workdir),
-        vectors[:split],
-        workdir,
-        mesh,
-        inputs,
-        owners=texts.owners,
-        documents=documents_for_loss(config, collection, workdir, mesh, queries, split, store),
+        cfg, lesson, table, vectors[:split], place, owners=texts.owners, candidates=candidates
     )
     if watched:
-        stage = replace(stage, probe=_probe(config, stage, watched, vectors, store, workdir))
-    pairing = pairing_meta(queries.manifest["checkpoint"], student)
+        table = student_tokens(watched, lesson.student, place.workdir.tokens)
+        stage = replace(stage, probe=_probe(cfg, lesson.student, stage, table, vectors, store))
+    pairing = pairing_meta(queries.manifest["checkpoint"], lesson.student)
     return fit(replace(stage, meta=stage.meta | pairing))
 
 
-def student_tokens(texts: list[str], student: TowerConfig, workdir: Workdir) -> TokenTable:
-    """Query texts in the student's tokens."""
+def student_tokens(texts: list[str], student: TowerConfig, tokens: Path) -> TokenTable:
+    """Query texts in the student's tokens; `tokens` is the folder of token tables."""
     pairs, tokenizer = [("", t) for t in texts], tower_tokenizer(student)
-    return token_table(pairs, student, tokenizer, workdir.tokens, content_hash(texts))
+    return token_table(pairs, student, tokenizer, tokens, content_hash(texts))
 
 
 def _probe(
-    config: Config,
+    cfg: DistillConfig,
+    student: TowerConfig,
     stage: Stage,
-    texts: list[str],
+    table: TokenTable,
     vectors: np.ndarray,
     store: VectorStore | None,
-    workdir: Workdir,
 ) -> Probe:
-    """`vectors`: the teacher's, of the texts that are learned and behind them of `texts`."""
-    cfg, schedule, mesh = config.distill, stage.schedule, stage.prepared.mesh
-    student, split = student_config(config), len(vectors) - len(texts)
-    table = student_tokens(texts, student, workdir)
+    """
+    Args:
+        table: the watched texts in the student's tokens.
+        vectors: the teacher's, of the texts that are learned and behind them of those.
+    """
+    schedule, split = stage.schedule, len(vectors) - len(table)
     sizes = {"batch_size": cfg.batch_size, "steps_per_epoch": schedule.total_steps}
     every = steps_of(
         "distill.probe_every", cfg.probe_every, **sizes, total_steps=schedule.total_steps
     )
     return Probe(
-        encode_again(tower_def(student), table, mesh),
+        encode_again(tower_def(student), table, stage.prepared.mesh),
         np.asarray(vectors[split:]),
         mean_unit(vectors[:split]),
         store,

@@ -1,60 +1,132 @@
-"""Stage 3: the distilled student meets the documents (HARNESS-LM's third phase, arXiv 2605.23572).
+"""Stage 3, an option: the distilled student against the frozen document vectors, contrastively
+(HARNESS-LM's third phase, arXiv 2605.23572). The step first, then what it needs.
 
-Contrastive like stage 1, but against frozen document vectors, read from the store and never made by
-a tower: the index stays as it is. The positives of the training queries are each other's negatives,
-and each query has hard ones beside its own: those that the trained teacher ranks highest over all
-documents, under the rules that mining has (`data/negatives.py`). A term holds the student to the
-teacher's vectors, so that it does not forget what stage 2 taught it about other queries. Ours: the
-weights, and all numbers.
+The documents of a batch are everybody's negatives, as in stage 1, and each query has hard ones
+beside its own: those that the trained teacher ranks highest over all documents, under the rules
+that mining has (`data/negatives.py`). A term holds the student to the teacher's vectors, so that it
+does not forget what stage 2 taught it about other queries. Ours: the weights, and all numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+import optax
+from jax.sharding import Sharding
 
-from scalingnote_jax.config import Config, MineConfig, RefineConfig, replace
-from scalingnote_jax.config.values import section_hash
+from scalingnote_jax.config import ExactConfig, MineConfig, RefineConfig
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.negatives import choose
+from scalingnote_jax.data.negatives import choose, rule_values
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
 from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.from_teacher import student_config
-from scalingnote_jax.models.layers.params import Flat, flatten
-from scalingnote_jax.models.tower import tower_def
+from scalingnote_jax.hashing import content_hash
+from scalingnote_jax.losses.contrastive_form import OneWay
+from scalingnote_jax.losses.matryoshka import matryoshka
+from scalingnote_jax.models.layers.params import Flat, flatten, nest
+from scalingnote_jax.models.tower import TowerDef, normalise, tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.mine import ranked
 from scalingnote_jax.text.contract import contract, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
-from scalingnote_jax.train.candidates import frozen_store, kept
+from scalingnote_jax.train.candidates import open_share, stored_values
 from scalingnote_jax.train.loop import Stage, fit
-from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
-from scalingnote_jax.train.stage2 import student_tokens, teacher_vectors
+from scalingnote_jax.train.prepare import check_batch, make_schedule
+from scalingnote_jax.train.stage2 import Lesson, prepare_student, student_tokens
 from scalingnote_jax.train.state import TrainState
-from scalingnote_jax.train.step import refine_step
+from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
+from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.workflow.engine import Place
 
 
-def mining_rules(cfg: MineConfig) -> MineConfig:
-    """What of the config's mining holds in stage 3: not the rounds of stage 1."""
-    return replace(cfg, rounds=(), continue_weights=False)
+def refine_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    tower: TowerDef,
+    cfg: RefineConfig,
+    matryoshka_sizes: tuple[int, ...],
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    rows: Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of stage 3.
+
+    Args:
+        state: parameters "student/…".
+        batch: tokens, mask [B, L] in the student's own tokens; teacher_raw [B, D]; doc_emb
+            [B, G, D], frozen unit vectors (of `encode.dim` components), the first of each group
+            relevant; query_ids [B], doc_ids [B, G] and positive_ids [B, P], as for
+            `contrastive_loss`.
+        tower, cfg, matryoshka_sizes, tx: static; the sizes are stage 2's.
+        seed: of dropout.
+        rows: on a mesh, where the rows of a batch lie.
+    """
+
+    def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
+        params = nest(trained | state.frozen)
+        student_raw = tower.apply(
+            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
+        )
+        loss = matryoshka(partial(refine_loss, cfg=cfg, batch=batch, rows=rows), matryoshka_sizes)
+        total, sums = loss(student_raw, batch["teacher_raw"], batch["doc_emb"])
+        count = jnp.float32(student_raw.shape[0])
+        return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+
+    batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
+    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+
+
+def refine_loss(
+    student_raw: jax.Array,
+    teacher_raw: jax.Array,
+    doc_emb: jax.Array,
+    *,
+    cfg: RefineConfig,
+    batch: Batch,
+    rows: Sharding | None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Stage 1's loss of queries against frozen documents, in that direction alone, plus `w_align`
+    times 1 - cosine with the teacher; both summed over the B queries.
+    """
+    width = min(student_raw.shape[-1], doc_emb.shape[-1])
+    contrastive = OneWay(cfg.false_negative_margin)
+    loss = unit_loss(contrastive, batch, jnp.float32(1 / cfg.temperature), rows)
+    total, counts = loss(student_raw[..., :width], doc_emb[..., :width])
+    cosine = jnp.einsum("bd,bd->b", normalise(student_raw), normalise(teacher_raw)).sum()
+    sums = {
+        "contrastive": total,
+        "accuracy": counts["correct"],
+        "negatives_per_query": counts["negatives"],
+        "cosine": cosine,
+    }
+    return total + cfg.w_align * (len(student_raw) - cosine), sums
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How hard negatives are chosen, and how the teacher searches for them."""
+
+    mining: MineConfig  # or what is declared of it: not the rounds of stage 1
+    exact: ExactConfig
 
 
 def hard_negatives(
-    config: Config,
+    rules: Rules,
+    seed: int,
     collection: Collection,
     relevance: Relevance,
-    workdir: Workdir,
     queries: VectorStore,
     documents: VectorStore,
-    mesh: Mesh,
+    place: Place,
 ) -> np.ndarray:
     """[examples, M] int32, documents (rows) that are hard for each training query, -1 behind the
     last: chosen among the teacher's best by exact search, and kept.
@@ -63,21 +135,22 @@ def hard_negatives(
         queries: the teacher's raw vectors of the examples' queries.
         documents: unit vectors.
     """
-    rules, on_disk = config.mine, documents.on_disk()
+    on_disk, mining, exact = documents.on_disk(), rules.mining, rules.exact
 
     def make() -> np.ndarray:
         unit = unit_rows(queries.vectors()[:, : documents.dim])
-        depth = min(len(documents), rules.last_rank + relevance.width)
-        ranking = ranked(unit, on_disk, relevance, depth, config.eval.exact, mesh)
-        return choose(ranking, relevance, collection.query_ids, rules, config.seed)[0].doc_rows
+        depth = min(len(documents), mining.last_rank + relevance.width)
+        ranking = ranked(unit, on_disk, relevance, depth, exact, place.mesh)
+        return choose(ranking, relevance, collection.query_ids, mining, seed)[0].doc_rows
 
     made_from = {
         "queries": queries.fingerprint,
         "documents": documents.fingerprint,
-        "rules": section_hash(mining_rules(rules), config.seed),
+        "rules": content_hash([rule_values(mining), seed, exact.storage, exact.recall_target]),
         "judgements": collection.fingerprint,
     }
-    found = kept(workdir.embeddings("teacher", "refine-negatives"), made_from, make)
+    folder = place.workdir.embeddings("teacher", "refine-negatives")
+    found = stored_values(folder, made_from, make)
     share, none = (found >= 0).mean(), int((found < 0).all(1).sum())
     say(f"refine: hard negatives {share:.1%} of those wanted; {none} queries have random ones only")
     return found
@@ -149,76 +222,77 @@ class RefineSampler:
 
 
 def build(
-    config: Config, sampler: RefineSampler, workdir: Workdir, mesh: Mesh, inputs: str, teacher: str
+    cfg: RefineConfig,
+    lesson: Lesson,
+    sampler: RefineSampler,
+    matryoshka_sizes: tuple[int, ...],
+    place: Place,
 ) -> Stage:
-    """Everything of stage 3 but the weights.
-
-    Args:
-        teacher: `weights_hash` of the teacher.
-    """
-    cfg, student = config.refine, student_config(config)
-    tower = tower_def(student, "distill.student")
+    """Everything of stage 3 but the weights; the arguments are those of `refine`."""
+    tower = tower_def(lesson.student, "distill.student")
     schedule = make_schedule("refine", cfg, sampler.steps_per_epoch)
-    shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
-    prepared = Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
+    prepared = prepare_student("refine", tower, cfg, schedule, place.mesh)
     terms = {"query": contract(tower, tower_tokenizer(tower.cfg))}
     return Stage(
         name="refine",
-        folder=workdir.refined,
+        folder=place.folder,
         prepared=prepared,
         step=prepared.jit(
             refine_step,
             tower=tower,
             cfg=cfg,
-            matryoshka_sizes=config.distill.matryoshka,
-            seed=config.seed,
+            matryoshka_sizes=matryoshka_sizes,
+            seed=lesson.seed,
         ),
-        initial=partial(_distilled, config, workdir, mesh),
+        initial=partial(_distilled, lesson, place),
         sampler=sampler,
         schedule=schedule,
-        meta={"inputs": inputs, "contracts": terms} | pairing_meta(teacher, student),
+        meta={"inputs": place.inputs, "contracts": terms}
+        | pairing_meta(lesson.teacher.identity, lesson.student),
     )
 
 
-def _distilled(config: Config, workdir: Workdir, mesh: Mesh) -> Flat:
-    encoder = load_encoder(config, workdir, "student", "query", mesh)
+def _distilled(lesson: Lesson, place: Place) -> Flat:
+    assert lesson.distilled is not None, "the step reads what stage 2 has made"
+    encoder = load_encoder(lesson.distilled, lesson.encode, place.mesh)
     return flatten({"student": encoder.params})
 
 
-def check_refine(cfg: RefineConfig, mesh: Mesh) -> None:
-    """Refuses numbers that cannot work."""
-    check_batch("refine", cfg, mesh)
-    if cfg.temperature <= 0:
-        given = str(cfg.temperature)
-        raise bad_input("--refine.temperature", given, "above 0", "e.g. 0.05")
-    if cfg.w_align < 0:
-        given = str(cfg.w_align)
-        raise bad_input("--refine.w_align", given, "0 or more", "0 leaves the term out")
-
-
 def refine(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh, inputs: str
+    cfg: RefineConfig,
+    lesson: Lesson,
+    matryoshka_sizes: tuple[int, ...],
+    rules: Rules,
+    collection: Collection,
+    documents: Path,
+    place: Place,
 ) -> TrainState:
-    """Runs stage 3 to its end, from the newest checkpoint if there is one."""
-    check_refine(config.refine, mesh)
-    documents = frozen_store(config, workdir, needed=True)
-    assert documents is not None
-    relevance, student = Relevance(collection, "train"), student_config(config)
+    """Runs stage 3 to its end, from the newest checkpoint if there is one.
+
+    Args:
+        lesson: as of stage 2.
+        matryoshka_sizes: stage 2's.
+        rules: how hard negatives are found.
+        documents: the folder of the teacher's document vectors.
+    """
+    check_batch("refine", cfg, place.mesh)
+    store, student = open_share(documents), lesson.student
+    relevance = Relevance(collection, "train")
     every = [q.text for q in collection.queries]
     texts = [every[row] for row in relevance.query_rows]
-    queries = teacher_vectors(config, texts, workdir, mesh, "refine")
-    given = collection, relevance, workdir, queries, documents, mesh
+    cached = "refine", "float32", lesson.encode, place
+    queries = text_vectors(lesson.teacher, texts, *cached)
+    given = collection, relevance, queries, store, place
     sampler = RefineSampler(
         collection,
         relevance,
-        student_tokens(texts, student, workdir),
+        student_tokens(texts, student, place.workdir.tokens),
         student.text.buckets,
         queries.vectors(),
-        documents,
-        hard_negatives(config, *given),
-        config.refine,
-        config.seed,
-        *mesh_lib.batch_part(mesh),
+        store,
+        hard_negatives(rules, lesson.seed, *given),
+        cfg,
+        lesson.seed,
+        *mesh_lib.batch_part(place.mesh),
     )
-    teacher = queries.manifest["checkpoint"]
-    return fit(build(config, sampler, workdir, mesh, inputs, teacher))
+    return fit(build(cfg, lesson, sampler, matryoshka_sizes, place))

@@ -14,17 +14,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.config.values import section_hash
+from scalingnote_jax.config import EncodeConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress
 from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.vectors.encoder import Encoder, load_encoder, tower_config, trained_in
+from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
+from scalingnote_jax.vectors.trained import TrainedTower
 from scalingnote_jax.workflow.artefact import MANIFEST
-from scalingnote_jax.workflow.workdir import Workdir, output_of
+from scalingnote_jax.workflow.engine import Place
 
 
 def stored_vectors(
@@ -74,23 +75,23 @@ def stored_vectors(
 
 
 def side_vectors(
-    config: Config,
+    tower: TrainedTower,
     collection: Collection,
-    workdir: Workdir,
-    tower: str,
-    side: str,
+    vectors: Path,
+    tokens: Path,
+    cfg: EncodeConfig,
     mesh: Mesh,
     encoder: Encoder | None = None,
 ) -> VectorStore:
-    """Unit vectors of all documents ("doc") or queries ("query") by one of `encoder.TOWERS`:
-    computed once, then read.
+    """Unit vectors of all documents or queries, whichever the tower is for: computed once, then
+    read.
 
     Args:
+        vectors, tokens: the folders of a workdir's vectors and of its token tables.
         encoder: the tower, if it is loaded already.
     """
-    cfg, _ = tower_config(config, tower, side)
-    encoder = encoder or load_encoder(config, workdir, tower, side, mesh)
-    if side == "doc":
+    encoder = encoder or load_encoder(tower, cfg, mesh)
+    if tower.side == "doc":
         name, ids = "documents", collection.doc_ids
         texts = ((d.title, d.text) for d in collection.documents)
     else:
@@ -99,19 +100,54 @@ def side_vectors(
     key = f"{collection.fingerprint}-{name}"
     return stored_vectors(
         encoder,
-        workdir.embeddings(tower, side),
-        f"{name} ({tower})",
+        tower.store(vectors),
+        f"{name} ({tower.role})",
         ids,
-        lambda: token_table(texts, cfg, encoder.tokenizer, workdir.tokens, key),
-        {"checkpoint": weights_hash(config, workdir, tower), "corpus": collection.fingerprint},
+        lambda: token_table(texts, tower.cfg, encoder.tokenizer, tokens, key),
+        {"checkpoint": tower.identity, "corpus": collection.fingerprint},
         unit=True,
-        shard_rows=config.encode.shard_rows,
-        dtype=config.encode.store_dtype,
+        shard_rows=cfg.shard_rows,
+        dtype=cfg.store_dtype,
     )
 
 
-def weights_hash(config: Config, workdir: Workdir, tower: str) -> str:
-    """What stands for a tower's weights in a manifest."""
-    if tower == "untrained":
-        return section_hash(config.teacher, config.seed)
-    return output_of(*trained_in(config, workdir, tower))
+def document_vectors(
+    tower: TrainedTower, collection: Collection, cfg: EncodeConfig, place: Place
+) -> None:
+    """Makes the vectors of all documents, in `place.folder`."""
+    assert tower.store(place.folder.parent) == place.folder
+    side_vectors(tower, collection, place.folder.parent, place.workdir.tokens, cfg, place.mesh)
+
+
+def content(folder: Path) -> str:
+    """The content hash of a folder of vectors."""
+    return VectorStore.open(folder).fingerprint
+
+
+def text_vectors(
+    tower: TrainedTower,
+    texts: list[str],
+    name: str,
+    dtype: str,
+    encode: EncodeConfig,
+    place: Place,
+) -> VectorStore:
+    """A tower's raw vectors of query texts, from the cache of that name if it was made by this
+    tower from these texts.
+
+    Args:
+        dtype: of the vectors on disk.
+    """
+    encoder = load_encoder(tower, encode, place.mesh)
+    pairs, key, tokens = [("", t) for t in texts], content_hash(texts), place.workdir.tokens
+    return stored_vectors(
+        encoder,
+        place.workdir.embeddings(tower.role, name),
+        f"queries ({tower.role})",
+        [str(i) for i in range(len(texts))],
+        lambda: token_table(pairs, tower.cfg, encoder.tokenizer, tokens, key),
+        {"checkpoint": tower.identity, "texts": key},
+        unit=False,
+        shard_rows=encode.shard_rows,
+        dtype=dtype,
+    )

@@ -17,36 +17,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
-from scalingnote_jax.config import Config, TowerConfig
+from scalingnote_jax.config import EncodeConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.from_teacher import student_config
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.layers.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.models.weights.checkpoint import Checkpoints
 from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.progress import Bar
-from scalingnote_jax.systems import refines
 from scalingnote_jax.text.contract import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encode_batches import Batch, batches, rows_of
-from scalingnote_jax.workflow.workdir import Workdir, output_of
+from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
+from scalingnote_jax.workflow.workdir import output_of
 
 IN_FLIGHT = 2
-STUDENTS = ("student", "student_int8", "refined")
-# The student has no document tower: documents stay the teacher's.
-TOWERS = [
-    ("teacher", "doc"),
-    ("teacher", "query"),
-    ("student", "query"),
-    ("student_int8", "query"),
-    ("refined", "query"),
-    ("untrained", "doc"),
-    ("untrained", "query"),
-]
 
 
 def jit_apply(tower: TowerDef, mesh: Mesh) -> Any:
@@ -178,40 +166,26 @@ def _collect(
         bar.advance(len(places))
 
 
-def tower_config(config: Config, tower: str, side: str) -> tuple[TowerConfig, str]:
-    """The config of a tower, one of `TOWERS`, for a side, and its path prefix in a checkpoint."""
-    if (tower, side) not in TOWERS:
-        known = ", ".join(" ".join(pair) for pair in TOWERS)
-        raise bad_input("encode", f"tower {tower!r}, side {side!r}", f"one of {known}", "name one")
-    if tower in STUDENTS:
-        return student_config(config), "student"
-    cfg = config.teacher.query if side == "query" else config.teacher.doc
-    return cfg, "shared" if config.teacher.share else side
-
-
-def load_encoder(config: Config, workdir: Workdir, tower: str, side: str, mesh: Mesh) -> Encoder:
-    """The encoder of a tower of a finished run; "untrained" is the teacher as it was before stage
-    1, "refined" the student after stage 3, and "student_int8" the one of the two that is shipped
-    with linear weights in int8 and the others in bfloat16.
+def load_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh) -> Encoder:
+    """The encoder of a tower of a finished run. "student_int8" is the student that is shipped, with
+    linear weights in int8 and the others in bfloat16.
 
     Raises:
         UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
             not the config's.
     """
-    cfg, prefix = tower_config(config, tower, side)
-    definition, tokenizer = tower_def(cfg), tower_tokenizer(cfg)
+    definition, tokenizer = tower_def(tower.cfg), tower_tokenizer(tower.cfg)
     shapes, axes = definition.abstract()
     shardings = shardings_of(flatten(shapes), flatten(axes), mesh)
-    if tower == "untrained":
-        params = place(flatten(definition.stored_params(config.seed)), shardings)
+    if tower.folder is None:
+        params = place(flatten(definition.stored_params(tower.seed)), shardings)
     else:
-        wanted, made = contract(definition, tokenizer), trained_in(config, workdir, tower)
-        params = _restore(*made, prefix, side, flatten(shapes), shardings, wanted)
+        wanted = contract(definition, tokenizer)
+        params = _restore(tower, tower.folder, flatten(shapes), shardings, wanted)
     tree = nest(params)
-    if tower == "student_int8":
+    if tower.role == "student_int8":
         definition, tree = definition.quantised(tree, "int8")
-    size, dim = config.encode.batch_size, config.encode.dim
-    return Encoder(definition, tree, tokenizer, mesh, size, dim)
+    return Encoder(definition, tree, tokenizer, mesh, cfg.batch_size, cfg.dim)
 
 
 class Encoders:
@@ -219,50 +193,35 @@ class Encoders:
     object is; but for the untrained ones, which nobody asks for twice.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, mesh: Mesh):
-        self.config, self.workdir, self.mesh = config, workdir, mesh
+    def __init__(self, towers: RunTowers, cfg: EncodeConfig, mesh: Mesh):
+        self.towers, self.cfg, self.mesh = towers, cfg, mesh
         self._kept: dict[tuple[str, str], Encoder] = {}
 
-    def get(self, tower: str, side: str) -> Encoder:
-        """As `load_encoder`."""
-        encoder = self._kept.get((tower, side))
+    def get(self, role: str, side: str) -> Encoder:
+        """As `load_encoder`, of a tower as in `RunTowers.get`."""
+        encoder = self._kept.get((role, side))
         if encoder is None:
-            encoder = load_encoder(self.config, self.workdir, tower, side, self.mesh)
-            if tower != "untrained":
-                self._kept[tower, side] = encoder
+            encoder = load_encoder(self.towers.get(role, side), self.cfg, self.mesh)
+            if role != "untrained":
+                self._kept[role, side] = encoder
         return encoder
 
 
-def trained_in(config: Config, workdir: Workdir, tower: str) -> tuple[Path, str]:
-    """The folder of a tower's weights, and the step that makes them."""
-    if tower not in STUDENTS:
-        return workdir.teacher, "train"
-    if tower == "refined" or (tower == "student_int8" and refines(config)):
-        return workdir.refined, "refine"
-    return workdir.student, "distill"
-
-
 def _restore(
-    folder: Path,
-    verb: str,
-    prefix: str,
-    side: str,
-    shapes: Flat,
-    shardings: Flat,
-    wanted: dict[str, Any],
+    tower: TrainedTower, folder: Path, shapes: Flat, shardings: Flat, wanted: dict[str, Any]
 ) -> Flat:
-    output_of(folder, verb)  # an unfinished run has checkpoints too, but they are not the tower
-    checkpoints = Checkpoints(folder / "checkpoints")
+    output_of(folder, tower.verb)  # an unfinished run has checkpoints too, but not the tower
+    checkpoints, prefix = Checkpoints(folder / "checkpoints"), tower.prefix
     try:
         step = checkpoints.latest_step()
         assert step is not None, "a finished run has a checkpoint"
-        saved = checkpoints.meta(step)["contracts"][side]
+        saved = checkpoints.meta(step)["contracts"][tower.side]
         for key, value in wanted.items():
             trained_with = saved.get(key, False)  # what an older checkpoint does not name was off
             if trained_with != value:
                 raise bad_input(
                     str(folder),
-                    f"its {side} tower was trained with {key} = {trained_with!r}",
+                    f"its {tower.side} tower was trained with {key} = {trained_with!r}",
                     f"{value!r} as the config says",
                     "use the config of this checkpoint",
                 )

@@ -9,17 +9,17 @@ for loading towers: `encoder.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import Config, DistillConfig, TowerConfig, replace
+from scalingnote_jax.config import Config, DistillConfig, Stages, TowerConfig, TowersConfig, replace
 from scalingnote_jax.config.values import section_from_json, to_json
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.weights.checkpoint import Checkpoints
-from scalingnote_jax.systems import shipped_tower, systems
-from scalingnote_jax.vectors.encode import weights_hash
-from scalingnote_jax.vectors.encoder import STUDENTS, trained_in
+from scalingnote_jax.systems import System
+from scalingnote_jax.vectors.trained import RunTowers
 from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done, read_workdir_config
 
 
@@ -27,7 +27,7 @@ def pairing_meta(teacher: str, tower: TowerConfig) -> dict[str, Any]:
     """What the checkpoint of a query tower says beside its weights.
 
     Args:
-        teacher: `weights_hash` of the teacher whose document vectors it is to be used with.
+        teacher: `identity` of the teacher whose document vectors it is to be used with.
         tower: its own config, complete (`student_config`).
     """
     return {"teacher": teacher, "tower": to_json(tower)}
@@ -39,7 +39,7 @@ class Student:
 
     Attributes:
         folder: where it is.
-        teacher: `weights_hash` of its teacher.
+        teacher: `identity` of its teacher.
         tower: its config.
     """
 
@@ -89,25 +89,42 @@ class Student:
             )
 
 
+def run_towers(
+    teacher: TowersConfig, student: TowerConfig, seed: int, stages: Stages, workdir: Workdir
+) -> RunTowers:
+    """The towers of a workdir."""
+    folders = {"train": workdir.teacher, "distill": workdir.student}
+    folders |= {"refine": workdir.refined} if stages.refines else {}
+    return RunTowers(teacher, student, seed, folders)
+
+
 def served_config(workdir: Workdir, teacher: str | None = None) -> Config:
     """A workdir's config with the student that is in the student's folder, wherever that came from;
     as it is while there is none, or where the config has no stage 2.
 
     Args:
         workdir: one with a student named from elsewhere has stage 2, and stage 3 if that one has.
-        teacher: `weights_hash` of the teacher that the document vectors are from; None: this
-            workdir's, if it is there. A workdir that only answers queries needs none.
+        teacher: `identity` of the teacher that the document vectors are from; None: this workdir's,
+            if it is there. A workdir that only answers queries needs none.
 
     Raises:
         UserError: the student learned from another teacher, or what is named is none.
     """
     config = read_workdir_config(workdir.root)
     named = workdir.student != workdir.root / "student"
-    if named:
-        config = _with_stages(config, refined=read_done(workdir.refined) is not None)
-    tower = shipped_tower(config)
-    folder, verb = trained_in(config, workdir, tower)
-    if tower == "teacher" or not (named or read_done(folder)):
+    if named:  # it has stage 2, and stage 3 or not; a stage without a duration would be none
+        refined = read_done(workdir.refined) is not None
+        distill, refine = (
+            s.duration or DistillConfig.duration for s in (config.distill, config.refine)
+        )
+        config = replace(
+            config,
+            distill=replace(config.distill, duration=distill),
+            refine=replace(config.refine, duration=refine if refined else ""),
+        )
+    stages = config.stages
+    folder, verb = (workdir.refined, "refine") if stages.refines else (workdir.student, "distill")
+    if not stages.distills or not (named or read_done(folder)):
         return config
     student, here = Student.read(folder, verb), read_done(workdir.teacher)
     wanted = teacher or (here and here["output"])
@@ -116,25 +133,13 @@ def served_config(workdir: Workdir, teacher: str | None = None) -> Config:
     return replace(config, distill=replace(config.distill, student=student.tower))
 
 
-def _with_stages(config: Config, refined: bool) -> Config:
-    """Stage 2, and stage 3 or not; a stage without a duration would be none (`stages.py`)."""
-    distill, refine = (
-        s.duration or DistillConfig.duration for s in (config.distill, config.refine)
-    )
-    return replace(
-        config,
-        distill=replace(config.distill, duration=distill),
-        refine=replace(config.refine, duration=refine if refined else ""),
-    )
-
-
-def check_students(config: Config, workdir: Workdir) -> None:
-    """Checks that the students among the systems of an evaluation learned from this workdir's
-    teacher.
+def check_students(towers: RunTowers, systems: Iterable[System]) -> None:
+    """Checks that the students among the systems of an evaluation learned from this run's teacher.
 
     Raises:
         UserError: one did not.
     """
-    students = [system for system in systems(config) if system in STUDENTS]
-    for made in {trained_in(config, workdir, system) for system in students}:
-        Student.read(*made).check(weights_hash(config, workdir, "teacher"))
+    students = [towers.get(str(s.query), "query") for s in systems if s.student]
+    for folder, verb in {(tower.folder, tower.verb) for tower in students}:
+        assert folder is not None, "students are trained"
+        Student.read(folder, verb).check(towers.get("teacher", "query").identity)

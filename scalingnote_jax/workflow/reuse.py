@@ -17,7 +17,7 @@ from pathlib import Path
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.workflow.artefact import MANIFEST, partial_folder, put_in_place
-from scalingnote_jax.workflow.workdir import Workdir, is_done
+from scalingnote_jax.workflow.workdir import Workdir, clear, is_done
 
 # Folder of a step → whose vectors go with it. They say themselves what they were made from, so too
 # many would do no harm.
@@ -53,6 +53,19 @@ def take_over(folder: Path, inputs: str, workdir: Workdir, others: Sequence[Path
         _link(vectors, folder.parent / "embeddings" / vectors.name)
     _link(found, folder)
     say(f"{folder.relative_to(workdir.root)}: taken over from {found}")
+
+
+def move_over(earlier: Path | None, folder: Path, inputs: str) -> None:
+    """Moves a step that was finished from `inputs` from `earlier`, with the vectors of its tower,
+    unless `folder` has it: rounds that are added do not make what is there again.
+    """
+    if earlier is None or is_done(folder, inputs) or not is_done(earlier, inputs):
+        return
+    for old in (*_vectors(earlier), earlier):
+        new = folder.parent / old.relative_to(earlier.parent)
+        clear(new)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
 
 
 def _places(other: Path, place: Path) -> Iterator[Path]:
