@@ -163,6 +163,7 @@ def vector(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray])
     return out
 
 
+@pytest.mark.slow
 def test_an_evaluated_system(
     finished: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ true.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -94,6 +95,16 @@ def test_the_reference_has_every_package() -> None:
     shown = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
     packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     assert packages <= set(re.findall(r"^::: scalingnote_jax\.(\w+)$", shown, re.M))
+
+
+def test_the_notebook_was_run_from_its_first_cell_to_its_last() -> None:
+    text = (DOCS / "quickstart.ipynb").read_text()
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [out["output_type"] for cell in cells for out in cell["outputs"]]
+    assert len(kinds) >= len(cells) - 1  # the first one only imports
+    assert set(kinds) == {"stream"}
+    assert not re.search(r"[\s\"'(]/(?:home|tmp|root|Users|mnt)/", text), "a path of one machine"
 
 
 def test_the_readme_is_short() -> None:
