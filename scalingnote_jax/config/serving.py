@@ -23,7 +23,7 @@ class EncodeConfig:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """ScaNN. The two limits are its documentation's own rule of thumb (docs/index.md)."""
+    """ScaNN. The two limits are its documentation's own rule of thumb (docs/search.md)."""
 
     exact_below: int = 20_000  # fewer vectors: brute force
     partition_above: int = 100_000  # more vectors: a tree of sqrt(n) leaves in front of the hashes

@@ -136,7 +136,7 @@ def test_one_query_alone_finds_what_it_finds_among_others(
     np.testing.assert_array_equal(index.search(queries[:1], 10)[1], alone[:1])
     if kind in ("brute_force", "ah"):
         np.testing.assert_array_equal(alone, rows)
-    # A tree searches other leaves for some queries (docs/index.md): how much is found stays.
+    # A tree searches other leaves for some queries (docs/search.md): how much is found stays.
     exact = exact_search(queries, store.vectors(), 10)[1]
     assert overlap(alone, rows, 10) > 0.98
     assert overlap(exact, alone, 10) == pytest.approx(overlap(exact, rows, 10), abs=0.01)
