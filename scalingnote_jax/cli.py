@@ -147,7 +147,16 @@ def _step(verb: str, words: list[str]) -> None:
     if args.dry_run:
         from scalingnote_jax.plan.dry_run import dry_run
 
-        return dry_run(config, verb, mesh, str(workdir.root))
+        return dry_run(
+            verb,
+            mesh,
+            str(workdir.root),
+            stages=config.stages,
+            teacher=config.teacher,
+            train=config.train,
+            distill=config.distill,
+            refine=config.refine,
+        )
     if mesh_lib.first_process():
         claim_workdir(config, workdir.root, args.overwrite)
     mesh_lib.barrier("workdir")
@@ -289,11 +298,14 @@ def _plan(words: list[str]) -> None:
 
     prepare_environment()  # before JAX is imported
     from scalingnote_jax.config.load import load_config
-    from scalingnote_jax.plan.plan_config import Wish, run
+    from scalingnote_jax.plan.make_plan import Workload
+    from scalingnote_jax.plan.run_plan import PlanRequest, run_plan
 
     config = load_config(args.config, overrides, smoke=args.smoke)
-    wish = Wish(args.topology, args.slices, args.pairs, args.search, args.batches, args.compiles)
-    run(config, wish, Path(args.workdir or Path("runs") / config.name))
+    workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
+    given = args.pairs, args.search, args.batches, args.compiles
+    request = PlanRequest(args.topology, args.slices, *given)
+    run_plan(workload, request, Path(args.workdir or Path("runs") / config.name))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from scalingnote_jax.config import Config, DecoderShape
+from scalingnote_jax.config import DecoderShape, TrainConfig
 from scalingnote_jax.models.layers.params import flatten, is_matrix
 from scalingnote_jax.models.lora import SCALES
 from scalingnote_jax.models.pair import Towers
@@ -41,19 +41,19 @@ class Flops:
         return Flops(self.model + other.model, self.again + other.again)
 
 
-def step_flops(config: Config, towers: Towers, trained: Collection[str]) -> Flops:
-    """Of one step on the largest buckets.
+def step_flops(train: TrainConfig, towers: Towers, trained: Collection[str]) -> Flops:
+    """Of one step of stage 1 on the largest buckets.
 
     Args:
         trained: paths of the trained parameters, "query/body/layers/q".
     """
-    size, group = config.train.batch_size, 1 + config.train.negatives_per_query
+    size, group = train.batch_size, 1 + train.negatives_per_query
     total = Flops(0, 0)
     for side, tower, rows in (("query", towers.query, size), ("doc", towers.doc, size * group)):
-        prefix = "shared/" if config.teacher.share else f"{side}/"
+        prefix = "shared/" if towers.cfg.share else f"{side}/"
         paths = {path.removeprefix(prefix) for path in trained if path.startswith(prefix)}
-        total += tower_flops(tower, rows, paths, in_chunks=config.train.encode_chunks > 1)
-    scores = size * size * (group + config.train.symmetric) // config.train.accumulate
+        total += tower_flops(tower, rows, paths, in_chunks=train.encode_chunks > 1)
+    scores = size * size * (group + train.symmetric) // train.accumulate
     return total + Flops(3 * 2 * scores * towers.query.dim, 0)
 
 
