@@ -268,11 +268,16 @@ def _export(words: list[str]) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
-    from scalingnote_jax.export.export_towers import Wish, run
+    from scalingnote_jax.export.export_towers import ExportRequest, export_towers
+    from scalingnote_jax.run import finished_metrics
+    from scalingnote_jax.vectors.pairing import served_config
+    from scalingnote_jax.workflow.workdir import Workdir
 
     side = args.side or ("query" if args.tower == "student" else "doc")
-    wish = Wish(args.format, args.tower, side, args.dtype)
-    run(Path(args.workdir), wish, Path(args.out), args.overwrite)
+    request = ExportRequest(args.format, args.tower, side, args.dtype)
+    workdir = Workdir(args.workdir)
+    metrics = finished_metrics(served_config(workdir), workdir)
+    export_towers(workdir.root, request, Path(args.out), args.overwrite, metrics)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
