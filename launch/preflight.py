@@ -32,7 +32,6 @@ from scalingnote_jax.devices.job import find_job
 from scalingnote_jax.devices.rendezvous import Arrival, meet
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hashing import content_hash, file_hash
-from scalingnote_jax.systems import distills
 from scalingnote_jax.train.prepare import check_batch
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -204,8 +203,10 @@ def check_devices(config: Config) -> str:
             "devices", _some(odd), f"{usual} as elsewhere", "look for a broken accelerator there"
         )
     check_batch("train", config.train, mesh)
-    if distills(config):
+    if config.stages.distills:
         check_batch("distill", config.distill, mesh)
+    if config.stages.refines:
+        check_batch("refine", config.refine, mesh)
     sizes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     return f"{len(counts)} hosts, {len(devices)} × {devices[0].device_kind}, mesh {sizes}"
 

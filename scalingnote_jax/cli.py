@@ -138,7 +138,7 @@ def _step(verb: str, words: list[str]) -> None:
     from scalingnote_jax.devices import mesh as mesh_lib
 
     mesh_lib.start()
-    from scalingnote_jax.pipeline import Run, run_all, run_verb
+    from scalingnote_jax import run
     from scalingnote_jax.workflow.reuse import workdirs
     from scalingnote_jax.workflow.workdir import Workdir
 
@@ -157,18 +157,15 @@ def _step(verb: str, words: list[str]) -> None:
             distill=config.distill,
             refine=config.refine,
         )
+    run.check(config)
     if mesh_lib.first_process():
         claim_workdir(config, workdir.root, args.overwrite)
     mesh_lib.barrier("workdir")
-    run = Run(config, workdir, mesh, workdirs(Path(args.reuse)) if args.reuse else ())
-    if verb == "run":
-        run_all(run, args.overwrite)
-    elif verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
-        from scalingnote_jax.vectors.encode import side_vectors
-
-        side_vectors(config, run.collection, workdir, args.tower, args.side, mesh)
+    if verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
+        run.encode_side(config, workdir, mesh, args.tower, args.side)
     else:
-        run_verb(run, verb, args.overwrite)
+        others = workdirs(Path(args.reuse)) if args.reuse else ()
+        run.run_verb(config, workdir, mesh, verb, others, args.overwrite)
     if verb in ("run", "eval") and mesh_lib.first_process():
         _print_table(workdir)
 

@@ -123,7 +123,9 @@ READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")
 def evaluation(made: Made, settings: Settings, place: Place) -> None:
     """Student, teacher and baselines on the very same index → eval/, report.html."""
     towers = _towers(settings, made.train, made.distill, made.refine)
-    subject = evaluate.Subject.of(settings, towers, Collection.open(made.data.folder), place)
+    subject = evaluate.Subject.of(
+        settings, towers, Collection.open(made.data.folder), place.workdir
+    )
     evaluate.evaluate(subject, place.mesh)
 
 

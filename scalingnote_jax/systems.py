@@ -19,13 +19,18 @@ class Look:
 
     Attributes:
         series: the number of its colour in the report's palette (`--series-1`, …).
-        line: matplotlib's line style.
+        dash: matplotlib's line style.
         marker: matplotlib's marker.
     """
 
     series: int
-    line: Any
+    dash: Any
     marker: str
+
+    @property
+    def colour(self) -> str:
+        """A placeholder, for which the page puts the palette's colour."""
+        return f"#{0x101112 + 0x030303 * (self.series - 1):06x}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class System:
         doc: the tower of the document vectors that it searches; None for words.
         student: whether its query tower was distilled.
         indexed: whether the ScaNN index is over its document vectors.
-        trained: whether training made it, so that it is tested on further collections too.
+        elsewhere: whether it is tested on further collections and disturbed queries too.
         note: behind the tower's name in the table.
     """
 
@@ -51,7 +56,7 @@ class System:
     doc: Role | None = None
     student: bool = False
     indexed: bool = False
-    trained: bool = True
+    elsewhere: bool = True
     note: str = ""
 
 
@@ -67,7 +72,7 @@ REGISTRY: dict[str, System] = {
             Look(4, "-.", "D"),
             query="untrained",
             doc="untrained",
-            trained=False,
+            elsewhere=False,
             note=" (untrained)",
         ),
         System(
@@ -108,6 +113,24 @@ REGISTRY: dict[str, System] = {
         ),
     )
 }
+
+
+TEACHER, STUDENT, WORDS = "teacher", "student", "bm25"
+
+
+def is_student(name: str) -> bool:
+    """Whether a row of this name is of a distilled query tower."""
+    return name in REGISTRY and REGISTRY[name].student
+
+
+def is_lexical(name: str) -> bool:
+    """Whether a row of this name matches words, so that nothing was trained for it."""
+    return name in REGISTRY and REGISTRY[name].query is None
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a row of this name is tested on further collections; a run that was read may be."""
+    return name not in REGISTRY or REGISTRY[name].elsewhere
 
 
 def label(name: str) -> str:

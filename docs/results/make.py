@@ -32,7 +32,6 @@ from scalingnote_jax.config.values import field_values
 from scalingnote_jax.evaluate.report.words import first_row
 from scalingnote_jax.evaluate.statistics import compare_rows, interval, resampled_over_runs
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.systems import row_name, shipped_tower
 from scalingnote_jax.workflow.workdir import read_workdir_config
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +60,7 @@ def add(workdir: Path, config_file: Path, name: str, folder: Path = HERE) -> Pat
         "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python "
         f"{platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}",
-        "shipped": row_name(config, shipped_tower(config)),
+        "shipped": config.stages.row_name(config.stages.shipped),
         "rows": [_plain(row) for row in metrics["rows"]],
         **_single_queries(workdir, metrics["rows"]),
     }

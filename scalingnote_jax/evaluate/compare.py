@@ -21,7 +21,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.cross_domain import SEARCHES
 from scalingnote_jax.evaluate.statistics import holm, sign_flips
 from scalingnote_jax.hashing import file_hash
-from scalingnote_jax.vectors.encoder import STUDENTS
+from scalingnote_jax.systems import TEACHER, is_elsewhere, is_lexical, is_student
 from scalingnote_jax.workflow.workdir import Workdir, output_of
 
 SEED = 0
@@ -112,10 +112,10 @@ def _own_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     head = {"tested_on": metrics["dataset"], "fingerprint": metrics["fingerprint"]}
     fields = ("system", "queries", "metrics", "intervals")
     return [
-        {"trained_on": None if row["system"] == "bm25" else metrics["dataset"], **head}
+        {"trained_on": None if is_lexical(row["system"]) else metrics["dataset"], **head}
         | {name: row[name] for name in fields if name in row}
         for row in metrics["rows"]
-        if row["search"] in SEARCHES and row["system"] != "untrained"
+        if row["search"] in SEARCHES and is_elsewhere(row["system"])
     ]
 
 
@@ -170,7 +170,7 @@ def _check_queries(found: Sequence[Finished], metric: str) -> None:
                 given = f"{len(queries)} queries on {name}, not the {len(known)} of {other.name}"
                 fix = "evaluate both with the same --eval.split"
                 raise bad_input(one.name, given, "the same queries", fix)
-            if row["system"] == "bm25":
+            if is_lexical(row["system"]):
                 value = row["metrics"][metric]
                 before = bm25.setdefault(fingerprint, value)
                 if abs(value - before) > AGREE:
@@ -211,9 +211,9 @@ def _row(one: Finished, row: dict[str, Any], names: dict[str, str], metric: str)
 
 def _retention(one: Finished, row: dict[str, Any], metric: str) -> float | None:
     """Student / teacher; None for other systems, without a teacher, or with one at 0."""
-    if row["system"] not in STUDENTS:
+    if not is_student(row["system"]):
         return None
-    key = ("teacher", row["fingerprint"])
+    key = (TEACHER, row["fingerprint"])
     teacher = {(r["system"], r["fingerprint"]): r["metrics"][metric] for r in one.rows}.get(key)
     return row["metrics"][metric] / teacher if teacher else None
 
@@ -226,7 +226,7 @@ def _paired(found: Sequence[Finished], fingerprint: str, metric: str) -> list[di
         (one.name, row["system"], one.values[row["tested_on"], row["system"]])
         for one in found
         for row in one.rows
-        if row["fingerprint"] == fingerprint and row["system"] != "bm25"
+        if row["fingerprint"] == fingerprint and not is_lexical(row["system"])
     ]
     pairs = [
         (a, b) for a, b in itertools.combinations(range(len(rows)), 2) if rows[a][0] != rows[b][0]

@@ -13,13 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.evaluate.subject import Subject, Trainings
 from scalingnote_jax.models.flops import step_flops, tower_flops
-from scalingnote_jax.models.from_teacher import student_config
 from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef, tower_def
-from scalingnote_jax.systems import distills, refines, row_name
+from scalingnote_jax.systems import TEACHER
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.train.state import split_frozen
 from scalingnote_jax.workflow.artefact import MANIFEST, read_manifest
@@ -28,29 +27,29 @@ from scalingnote_jax.workflow.workdir import Workdir, read_done
 Cost = dict[str, Any]
 
 
-def costs(config: Config, workdir: Workdir, documents: int) -> dict[str, Cost]:
+def costs(subject: Subject) -> dict[str, Cost]:
     """Of the rows of each trained system, by its name in the table.
-
-    Args:
-        documents: in the corpus.
 
     Returns:
         of each {"flops", "secs": of all its stages; "query_flops": to encode one query of the
         greatest length; "stages": {"train" | "mine" | "encode" | "distill" | "refine":
         {"flops", "secs", and of a training "steps", "examples"}}}.
     """
+    workdir, made = subject.workdir, subject.stages
     if not read_metrics(workdir.teacher / "metrics.jsonl"):
         return {}
-    towers = Towers(config.teacher)
-    stages = _stage_1(config, workdir, towers, documents)
-    spent = {row_name(config, "teacher"): _sum_up(stages, towers.query)}
-    if distills(config):
-        student = tower_def(student_config(config), "distill.student")
-        stages |= {"distill": _stage_2(config, workdir, student, towers.query)}
+    towers = Towers(subject.towers.teacher)
+    stages = _stage_1(subject.trainings, workdir, towers, len(subject.collection.doc_ids))
+    spent = {made.row_name(TEACHER): _sum_up(stages, towers.query)}
+    if made.distills:
+        student = tower_def(subject.towers.student_config, "distill.student")
+        size = subject.trainings.distill.batch_size
+        stages |= {"distill": _stage_2(size, workdir, student, towers.query)}
         spent["student"] = spent["student_int8"] = _sum_up(stages, student)
-        if refines(config):
-            stages |= {"refine": _stage_3(config, workdir, student)}
-            spent["refined"] = spent["student_int8"] = _sum_up(stages, student)
+    if made.refines:
+        size = subject.trainings.refine.batch_size
+        stages |= {"refine": _stage_3(size, workdir, student)}
+        spent["refined"] = spent["student_int8"] = _sum_up(stages, student)
     return spent
 
 
@@ -59,26 +58,28 @@ def _sum_up(stages: dict[str, Cost], query: TowerDef) -> Cost:
     return total | {"query_flops": tower_flops(query, 1).model, "stages": dict(stages)}
 
 
-def _stage_1(config: Config, workdir: Workdir, towers: Towers, documents: int) -> dict[str, Cost]:
-    rounds = config.mine.rounds
+def _stage_1(cfg: Trainings, workdir: Workdir, towers: Towers, documents: int) -> dict[str, Cost]:
+    """`documents`: in the corpus."""
+    rounds, train = cfg.rounds, cfg.train
     places = [*(workdir.at_round(number) for number in range(len(rounds) - 1)), workdir]
-    trained, _ = split_frozen(
-        "teacher", towers.abstract()[0], towers.freeze(config.train.learn_temperature)
-    )
-    each = step_flops(config, towers, set(trained)).model
-    stages = {"train": _training((p.teacher for p in places), config.train.batch_size, each)}
+    freeze = towers.freeze(train.learn_temperature)
+    trained, _ = split_frozen("teacher", towers.abstract()[0], freeze)
+    each = step_flops(train, towers, set(trained)).model
+    stages = {"train": _training((p.teacher for p in places), train.batch_size, each)}
     all_documents = tower_flops(towers.doc, documents).model
     if set(rounds) != {"none"}:
         secs = sum(_secs(p.negatives) for p in places)
-        stages["mine"] = {"flops": all_documents * rounds.count("teacher"), "secs": round(secs, 1)}
+        stages["mine"] = {
+            "flops": all_documents * list(rounds).count("teacher"),
+            "secs": round(secs, 1),
+        }
     folder = workdir.embeddings("teacher", "doc")
     stages["encode"] = {"flops": all_documents, "secs": round(_secs(folder), 1)}
     return stages
 
 
-def _stage_2(config: Config, workdir: Workdir, student: TowerDef, teacher: TowerDef) -> Cost:
+def _stage_2(size: int, workdir: Workdir, student: TowerDef, teacher: TowerDef) -> Cost:
     """The teacher's vectors of the query texts included."""
-    size = config.distill.batch_size
     stage = _training([workdir.student], size, _text_flops(student) * size)
     texts = workdir.embeddings("teacher", "distill")
     if (texts / MANIFEST).is_file():
@@ -87,9 +88,8 @@ def _stage_2(config: Config, workdir: Workdir, student: TowerDef, teacher: Tower
     return stage
 
 
-def _stage_3(config: Config, workdir: Workdir, student: TowerDef) -> Cost:
+def _stage_3(size: int, workdir: Workdir, student: TowerDef) -> Cost:
     """The documents' vectors are there; what a step multiplies with them is not worth counting."""
-    size = config.refine.batch_size
     return _training([workdir.refined], size, _text_flops(student) * size)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import scalingnote_jax
-from scalingnote_jax.config import Config, DataConfig, EvalConfig
+from scalingnote_jax.config import DataConfig, EvalConfig
 from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.sources import Qrels, Query, Source, open_source
@@ -25,13 +25,14 @@ from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.evaluate import statistics
 from scalingnote_jax.evaluate.metrics import evaluate_run
 from scalingnote_jax.evaluate.rows import Row, Run, as_run
-from scalingnote_jax.evaluate.write import PerQuery, dataset_name
+from scalingnote_jax.evaluate.subject import Subject, dataset_name
+from scalingnote_jax.evaluate.write import PerQuery
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.systems import row_name, systems
+from scalingnote_jax.systems import TEACHER, System, is_lexical, is_student
 from scalingnote_jax.vectors.encode import side_vectors
-from scalingnote_jax.vectors.encoder import STUDENTS, Encoder, Encoders
+from scalingnote_jax.vectors.encoder import Encoder, Encoders
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir, is_done, mark_done
 
@@ -67,41 +68,40 @@ class _Other:
         return min(cfg.depth, len(self.collection.doc_ids))
 
 
-def check(config: Config) -> None:
+def check_collections(cfg: EvalConfig, data: DataConfig, systems: Sequence[System]) -> None:
     """
     Raises:
         UserError: a folder of `eval.collections` is not one, has no judgements in the split, or
             shares its name with another; or no system can be tested there.
     """
-    split = config.eval.split
-    for name, path in folders(config).items():
-        if not _source(config, name, path).qrels(split):
-            given = f"{path} has no judgements in qrels/{split}.tsv"
+    for name, path in folders(cfg, data).items():
+        if not _source(data, name, path).qrels(cfg.split):
+            given = f"{path} has no judgements in qrels/{cfg.split}.tsv"
             fix = "leave it out, or choose another --eval.split"
             raise bad_input(OPTION, given, "the split that is evaluated", fix)
-    if config.eval.collections and not systems_of(config):
+    if cfg.collections and not any(system.elsewhere for system in systems):
         fix = f"add one, or leave {OPTION} out"
-        given = ", ".join(config.eval.systems) or "none"
+        given = ", ".join(cfg.systems) or "none"
         raise bad_input("--eval.systems", given, "a trained system or bm25", fix)
 
 
-def folders(config: Config) -> dict[str, str]:
+def folders(cfg: EvalConfig, data: DataConfig) -> dict[str, str]:
     """Name → path of `eval.collections`. The folder that the run was trained on is left out: it is
     tested anyway, so that one list serves the runs of all of them.
 
     Raises:
-        UserError: see `check`.
+        UserError: see `check_collections`.
     """
-    cfg, found = config.data, dict[str, str]()
-    own = Path(cfg.path).resolve() if cfg.source == "beir" and cfg.path else None
-    for entry in config.eval.collections:
+    found = dict[str, str]()
+    own = Path(data.path).resolve() if data.source == "beir" and data.path else None
+    for entry in cfg.collections:
         name, path = _name_and_path(entry)
         if not Path(path).is_dir():
             fix = "check the path; a name goes in front of it, as NAME=path"
             raise bad_input(OPTION, f"{path!r} is not a folder", "folders in BEIR layout", fix)
         if Path(path).resolve() == own:
             continue
-        if name in (*found, dataset_name(config)):
+        if name in (*found, dataset_name(data)):
             given, fix = f"two collections with the name {name!r}", f"write NAME={path}"
             raise bad_input(OPTION, given, "a name of its own for each", fix)
         found[name] = path
@@ -117,34 +117,24 @@ def _name_and_path(entry: str) -> tuple[str, str]:
     return name, path
 
 
-def systems_of(config: Config) -> list[str]:
-    """The systems that are tested on each collection: all but the untrained towers."""
-    return [system for system in systems(config) if system != "untrained"]
-
-
-def content_hashes(config: Config) -> list[list[str]]:
+def content_hashes(cfg: EvalConfig, data: DataConfig) -> list[list[str]]:
     """Name and content hash of each further collection."""
-    return [[n, _source(config, n, p).fingerprint()] for n, p in folders(config).items()]
+    return [[n, _source(data, n, p).fingerprint()] for n, p in folders(cfg, data).items()]
 
 
-def _data(config: Config, path: str) -> DataConfig:
-    return DataConfig(source="beir", path=path, max_text_bytes=config.data.max_text_bytes)
+def _data(own: DataConfig, path: str) -> DataConfig:
+    return DataConfig(source="beir", path=path, max_text_bytes=own.max_text_bytes)
 
 
-def _source(config: Config, name: str, path: str) -> Source:
+def _source(own: DataConfig, name: str, path: str) -> Source:
     try:
-        return open_source(_data(config, path))
+        return open_source(_data(own, path))
     except UserError as e:
         raise UserError(f"{OPTION}, {name}: {e}") from e
 
 
 def cross_domain(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    encoders: Encoders,
-    qrels: Qrels,
-    rows: Sequence[Row],
+    subject: Subject, encoders: Encoders, qrels: Qrels, rows: Sequence[Row]
 ) -> list[Outcome]:
     """What the systems reach on the run's own collection and on each of `eval.collections`.
 
@@ -160,30 +150,32 @@ def cross_domain(
     Returns:
         the own collection first; [] where there are no others.
     """
-    others = [_open(config, workdir, name, path) for name, path in folders(config).items()]
+    cfg, data = subject.eval, subject.data
+    others = [_open(subject, name, path) for name, path in folders(cfg, data).items()]
     if not others:
         return []
-    cfg, wanted = config.eval, systems_of(config)
-    stores = _documents(config, encoders, others) if set(wanted) - {"bm25"} else []
+    wanted = [system for system in subject.systems if system.elsewhere]
+    stores = _documents(subject, encoders, others) if any(s.query for s in wanted) else []
     found = {row.system: row.run for row in rows if row.search in SEARCHES}
-    own = Outcome(dataset_name(config), collection.fingerprint, {})
+    own = Outcome(subject.name, subject.collection.fingerprint, {})
     tested = [Outcome(other.name, other.collection.fingerprint, {}) for other in others]
     for system in wanted:
-        name = row_name(config, system)
+        name = subject.row_name(system)
         own.singles[name] = evaluate_run(qrels, found[name], cfg.metrics)[1]
-        if system == "bm25":
-            runs = _lexical(cfg, others)
+        if system.query is None:
+            runs = _lexical(system.name, cfg, others)
         else:
-            runs = _dense(cfg, system, encoders.get(system, "query"), others, stores)
+            encoder = encoders.get(system.query, "query")
+            runs = _dense(system.name, cfg, encoder, others, stores)
         for other, one, run in zip(others, tested, runs, strict=True):
             one.singles[name] = evaluate_run(other.qrels, run, cfg.metrics)[1]
     return [own, *tested]
 
 
-def _open(config: Config, workdir: Workdir, name: str, path: str) -> _Other:
+def _open(subject: Subject, name: str, path: str) -> _Other:
     """Builds the collection's data, unless nothing has changed."""
-    here, source = workdir.with_collection(name), _source(config, name, path)
-    cfg = _data(config, path)
+    here, source = subject.workdir.with_collection(name), _source(subject.data, name, path)
+    cfg = _data(subject.data, path)
     inputs = section_hash(source.fingerprint(), scalingnote_jax.__version__)
     if mesh_lib.first_process() and not is_done(here.data, inputs):
         here.data.parent.mkdir(parents=True, exist_ok=True)
@@ -191,22 +183,23 @@ def _open(config: Config, workdir: Workdir, name: str, path: str) -> _Other:
         mark_done(here.data, inputs, Collection.open(here.data).fingerprint)
     mesh_lib.barrier(f"collection {name}")
     built = Collection.open(here.data)
-    qrels = built.qrels(config.eval.split)
+    qrels = built.qrels(subject.eval.split)
     return _Other(name, here, built, qrels, [q for q in built.queries if q.id in qrels])
 
 
-def _documents(config: Config, encoders: Encoders, others: list[_Other]) -> list[VectorStore]:
+def _documents(subject: Subject, encoders: Encoders, others: list[_Other]) -> list[VectorStore]:
     """The document vectors of each collection, by the teacher."""
-    tower, mesh = encoders.get("teacher", "doc"), encoders.mesh
+    encoder, mesh = encoders.get("teacher", "doc"), encoders.mesh
+    tower, cfg = subject.towers.get("teacher", "doc"), subject.encode
     return [
-        side_vectors(config, other.collection, other.workdir, "teacher", "doc", mesh, tower)
-        for other in others
+        side_vectors(tower, o.collection, o.workdir.vectors, o.workdir.tokens, cfg, mesh, encoder)
+        for o in others
     ]
 
 
 def _dense(
-    cfg: EvalConfig,
     system: str,
+    cfg: EvalConfig,
     encoder: Encoder,
     others: list[_Other],
     stores: list[VectorStore],
@@ -220,10 +213,10 @@ def _dense(
         yield as_run(other.queries, store, *found)
 
 
-def _lexical(cfg: EvalConfig, others: list[_Other]) -> Iterator[Run]:
+def _lexical(system: str, cfg: EvalConfig, others: list[_Other]) -> Iterator[Run]:
     for other in others:
         queries = other.queries
-        with progress(f"bm25, {other.name}", total=len(queries), unit="queries") as bar:
+        with progress(f"{system}, {other.name}", total=len(queries), unit="queries") as bar:
             run, _ = bm25_run(other.collection.documents, queries, other.depth(cfg))
             bar.advance(len(queries))
         yield run
@@ -246,7 +239,7 @@ def matrix(tested: Sequence[Outcome], names: Sequence[str], seed: int) -> list[d
         places = {system: at for at, system in enumerate(one.singles)}
         for system, at in places.items():
             row = {
-                "trained_on": None if system == "bm25" else tested[0].name,
+                "trained_on": None if is_lexical(system) else tested[0].name,
                 "tested_on": one.name,
                 "fingerprint": one.fingerprint,
                 "system": system,
@@ -256,8 +249,8 @@ def matrix(tested: Sequence[Outcome], names: Sequence[str], seed: int) -> list[d
                     n: statistics.interval(resampled[:, at, m]) for m, n in enumerate(names)
                 },
             }
-            if system in STUDENTS and "teacher" in places:
-                pair = [at, places["teacher"]]
+            if is_student(system) and TEACHER in places:
+                pair = [at, places[TEACHER]]
                 row |= _retention(values[pair].mean(axis=1), resampled[:, pair], names)
             rows.append(row)
     return rows

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scalingnote_jax.config import Config, DataConfig, EvalConfig
+from scalingnote_jax.config import DataConfig, EvalConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.perturb import QUERY_KINDS, near_copies, perturb, shuffled_documents
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
@@ -46,7 +46,7 @@ class Case:
     originals: dict[str, str] = field(default_factory=dict)
 
 
-def check(cfg: EvalConfig) -> None:
+def check_robustness(cfg: EvalConfig) -> None:
     """
     Raises:
         UserError: an unknown kind, a strength that is none, no second collection, no other split.
@@ -79,9 +79,8 @@ def second_collection(cfg: EvalConfig) -> Source | None:
     return open_source(DataConfig(source="beir", path=cfg.robustness_documents))
 
 
-def make_cases(config: Config, collection: Collection) -> list[Case]:
+def make_cases(cfg: EvalConfig, seed: int, collection: Collection) -> list[Case]:
     """All points of all curves, the undisturbed ones once."""
-    cfg, seed = config.eval, config.seed
     qrels = collection.qrels(cfg.split)
     queries = [q for q in collection.queries if q.id in qrels]
     k = min(cutoff_of(cfg.metrics[0]) or cfg.depth, len(collection.doc_ids))

@@ -8,30 +8,30 @@ in `write.py`; docs/evaluation.md says what each number means.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, EvalConfig
-from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.config import EvalConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.evaluate.cross_domain import cross_domain, lines, matrix
+from scalingnote_jax.evaluate.cross_domain import content_hashes, cross_domain, lines, matrix
+from scalingnote_jax.evaluate.disturbances import second_collection
 from scalingnote_jax.evaluate.judged import Judged
 from scalingnote_jax.evaluate.metrics import cutoff_of
 from scalingnote_jax.evaluate.robustness import robustness
 from scalingnote_jax.evaluate.rows import system_rows
-from scalingnote_jax.evaluate.run_files import run_rows
+from scalingnote_jax.evaluate.run_files import run_hashes, run_rows
+from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.evaluate.write import write
+from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.vectors.encoder import Encoders
 from scalingnote_jax.vectors.pairing import check_students
-from scalingnote_jax.workflow.workdir import Workdir
 
 
-def evaluate(
-    config: Config, collection: Collection, workdir: Workdir, mesh: Mesh
-) -> dict[str, Any]:
-    """Evaluates the config's systems and writes the results; returns what `metrics.json` holds.
+def evaluate(subject: Subject, mesh: Mesh) -> dict[str, Any]:
+    """Evaluates a run's systems and writes the results; returns what `metrics.json` holds.
 
     In memory are the judgements, queries × D for a tower at a time, and queries × depth for each
     row; never the scores of all documents.
@@ -40,23 +40,39 @@ def evaluate(
         UserError: the metrics, the split, a run file or the student's teacher are not as they
             should be. Said before anything is encoded.
     """
-    qrels = collection.qrels(config.eval.split)
+    cfg, collection = subject.eval, subject.collection
+    qrels = collection.qrels(cfg.split)
     queries = [q for q in collection.queries if q.id in qrels]
-    _check(config.eval, len(queries))
-    check_students(config, workdir)
-    others = run_rows(config.eval, collection, set(qrels))
-    judged = Judged.of(qrels, [q.id for q in queries], collection.doc_ids, config.seed)
-    encoders = Encoders(config, workdir, mesh)
-    rows = system_rows(config, collection, workdir, encoders, queries, judged) + others
+    _check(cfg, len(queries))
+    check_students(subject.towers, subject.systems)
+    others = run_rows(cfg, collection, set(qrels))
+    judged = Judged.of(qrels, [q.id for q in queries], collection.doc_ids, subject.seed)
+    encoders = Encoders(subject.towers, subject.encode, mesh)
+    rows = system_rows(subject, encoders, queries, judged) + others
     more: dict[str, Any] = {}  # further fields of metrics.json
-    if config.eval.robustness:
-        more["robustness"] = robustness(config, collection, workdir, encoders)
-    tested = cross_domain(config, collection, workdir, encoders, qrels, rows)
+    if cfg.robustness:
+        more["robustness"] = robustness(subject, encoders)
+    tested = cross_domain(subject, encoders, qrels, rows)
     if tested:
-        more["collections"] = matrix(tested, config.eval.metrics, config.seed)
+        more["collections"] = matrix(tested, cfg.metrics, subject.seed)
     if not mesh_lib.first_process():
         return {}
-    return write(config, collection, workdir, qrels, queries, rows, more, lines(tested))
+    return write(subject, qrels, queries, rows, more, lines(tested))
+
+
+def outside(settings: Any) -> list[Any]:
+    """What an evaluation is made from beside the run: the content of the files that its config
+    names.
+    """
+    cfg = settings.eval
+    second = second_collection(cfg)
+    foreign = second.fingerprint() if second else ""
+    return [run_hashes(cfg.runs), foreign, content_hashes(cfg, settings.data)]
+
+
+def content(folder: Path) -> str:
+    """The content hash of an evaluation."""
+    return file_hash(folder / "metrics.json")
 
 
 def _check(cfg: EvalConfig, queries: int) -> None:

@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.config import ExactConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Query
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.evaluate.disturbances import KINDS, MERGED, Case, check, make_cases
+from scalingnote_jax.evaluate.disturbances import KINDS, MERGED, Case, check_robustness, make_cases
 from scalingnote_jax.evaluate.metrics import evaluate_run
 from scalingnote_jax.evaluate.statistics import interval, resampled_means
+from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.systems import row_name, systems
 from scalingnote_jax.vectors.encoder import Encoder, Encoders
 from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.workflow.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
 
@@ -40,10 +39,8 @@ class Point:
     values: dict[str, float]
 
 
-def robustness(
-    config: Config, collection: Collection, workdir: Workdir, encoders: Encoders
-) -> list[dict[str, Any]]:
-    """The curves of all systems but the untrained one, by the first of the config's metrics.
+def robustness(subject: Subject, encoders: Encoders) -> list[dict[str, Any]]:
+    """The curves of all systems but the untrained one, by the first of the evaluation's metrics.
 
     Args:
         encoders: of the evaluation: what its rows loaded is not loaded again.
@@ -53,26 +50,28 @@ def robustness(
         (95 %), sorted by kind, system and strength; each curve begins at strength 0, undisturbed.
         [] on all processes but the first.
     """
-    cfg = config.eval
-    check(cfg)
+    cfg, collection = subject.eval, subject.collection
+    check_robustness(cfg)
     if not cfg.robustness:
         return []
-    cases = make_cases(config, collection)
-    names = {s: row_name(config, s) for s in systems(config) if s != "untrained"}
+    cases = make_cases(cfg, subject.seed, collection)
+    names = {s: subject.row_name(s) for s in subject.systems if s.elsewhere}
     points: list[Point] = []
     total = len(names) * sum(len(case.queries) for case in cases)
+    folder = subject.towers.get("teacher", "doc").store(subject.workdir.vectors)
     with progress("robustness", total=total, unit="queries") as bar:
-        joined = _encode_added(encoders, cases) if set(names) - {"bm25"} else {}
+        joined = _encode_added(encoders, cases) if any(s.query for s in names) else {}
         for system, name in names.items():
-            if system == "bm25":
+            if system.query is None:
                 runs = _lexical(collection, cases) if mesh_lib.first_process() else []
             else:
-                runs = _dense(config, workdir, encoders.get(system, "query"), cases, joined)
+                encoder = encoders.get(system.query, "query")
+                runs = _dense(cfg.exact, VectorStore.open(folder), encoder, cases, joined)
             if mesh_lib.first_process():
                 for case, run in zip(cases, runs, strict=True):
                     points += score_points(case, run, name, cfg.metrics[0])
             bar.advance(total // len(names))
-    set_intervals(points, config.seed)
+    set_intervals(points, subject.seed)
     kinds, order = [*KINDS, MERGED], list(names.values())
     return sorted(
         (point.row for point in points),
@@ -106,19 +105,18 @@ def _encode_added(encoders: Encoders, cases: list[Case]) -> dict[str, np.ndarray
 
 
 def _dense(
-    config: Config,
-    workdir: Workdir,
+    cfg: ExactConfig,
+    store: VectorStore,
     encoder: Encoder,
     cases: list[Case],
     joined: dict[str, np.ndarray],
 ) -> list[Run]:
     """All queries are encoded in one go, and all without added documents searched in one."""
-    store = VectorStore.open(workdir.embeddings("teacher", "doc"))
     texts = [q.text for case in cases for q in case.queries]
     vectors = encoder.unit(encoder.encode(texts))
     owner = np.repeat(np.arange(len(cases)), [len(case.queries) for case in cases])
     plain = np.isin(owner, [i for i, case in enumerate(cases) if not case.added])
-    cfg, mesh, own = config.eval.exact, encoder.mesh, store.on_disk()
+    mesh, own = encoder.mesh, store.on_disk()
     best = exact_search(vectors[plain], own, cases[0].k, cfg, mesh)
     runs = []
     for i, case in enumerate(cases):

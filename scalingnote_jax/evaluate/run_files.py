@@ -17,8 +17,7 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.rows import Row
 from scalingnote_jax.hashing import file_hash
-
-SYSTEMS = ("bm25", "untrained", "teacher", "student", "student_int8", "refined")
+from scalingnote_jax.systems import REGISTRY
 
 Ranked = dict[str, list[tuple[int, float, str]]]
 """Query id → (rank, score, document id) in the order of the file."""
@@ -52,7 +51,7 @@ def run_rows(cfg: EvalConfig, collection: Collection, judged: Ids[str]) -> list[
         path = Path(name)
         tag, ranked = read_run(path, set(collection.query_ids), documents)
         system = tag.replace("/", "_")  # it names a file
-        if system in (*SYSTEMS, *(row.system for row in rows)):
+        if system in (*REGISTRY, *(row.system for row in rows)):
             given, fix = f"the tag {tag!r}, which another row has", "rename it in the last column"
             raise bad_input(f"{path}:1", given, "a tag of its own", fix)
         run = {

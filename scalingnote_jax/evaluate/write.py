@@ -8,24 +8,22 @@ All of it appears at once or not at all. Computes no metric itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.config.values import to_json
-from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Qrels, Query
-from scalingnote_jax.data.sources.mixture import members
 from scalingnote_jax.evaluate import statistics
 from scalingnote_jax.evaluate.costs import costs
 from scalingnote_jax.evaluate.examples import Texts, spread_examples, worst_queries
 from scalingnote_jax.evaluate.metrics import evaluate_run, write_qrels, write_trec
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.evaluate.rows import AGREE_AT, Row
+from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.retrieval.scann_index import index_facts
+from scalingnote_jax.systems import STUDENT, TEACHER
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
@@ -35,9 +33,7 @@ PerQuery = dict[str, dict[str, float]]
 
 
 def write(
-    config: Config,
-    collection: Collection,
-    workdir: Workdir,
+    subject: Subject,
     qrels: Qrels,
     queries: list[Query],
     rows: list[Row],
@@ -50,8 +46,9 @@ def write(
         more: further fields of `metrics.json`.
         elsewhere: the lines of `collections.jsonl`; written if `more` has "collections".
     """
+    workdir, names, collection = subject.workdir, subject.eval.metrics, subject.collection
     folder = partial_folder(workdir.eval)
-    scored = [evaluate_run(qrels, row.run, config.eval.metrics) for row in rows]
+    scored = [evaluate_run(qrels, row.run, names) for row in rows]
     singles = [single for _, single in scored]
     write_qrels(folder / "qrels.txt", {qid: qrels[qid] for qid in (singles[0] if rows else ())})
     for row in rows:
@@ -64,21 +61,21 @@ def write(
         _metrics_row(row, means, len(single))
         for row, (means, single) in zip(rows, scored, strict=True)
     ]
-    spent = costs(config, workdir, len(collection.doc_ids))
+    spent = costs(subject)
     for line in out:
         line |= {"cost": spent[line["system"]]} if line["system"] in spent else {}
     texts = Texts(collection)
-    optional = _statistics(out, rows, singles, config) | {
+    optional = _statistics(out, rows, singles, names, subject.seed) | {
         "index": _index(workdir),
         "scores": {row.system: row.scores for row in rows if row.scores is not None},
-        "worst": _worst(texts, qrels, queries, rows, singles, out, config.eval.metrics[0]),
+        "worst": _worst(texts, qrels, queries, rows, singles, out, names[0]),
     }
-    metrics: dict[str, Any] = {"dataset": dataset_name(config), "rows": out}
+    metrics: dict[str, Any] = {"dataset": subject.name, "rows": out}
     metrics |= {"fingerprint": collection.fingerprint, "retention": retention(out)}
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = spread_examples(texts, qrels, queries, rows)
-    write_report(workdir.report, metrics, curves, examples, to_json(config))
+    write_report(workdir.report, metrics, curves, examples, subject.shown)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     put_in_place(folder, workdir.eval)
     return metrics
@@ -97,14 +94,17 @@ def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _statistics(
-    out: list[dict[str, Any]], rows: list[Row], singles: list[PerQuery], config: Config
+    out: list[dict[str, Any]],
+    rows: list[Row],
+    singles: list[PerQuery],
+    names: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Puts the intervals into the rows; returns the comparisons and those of the retention."""
-    names = config.eval.metrics
     if not rows or not singles[0]:
         return {}
     values = np.array([[[v[n] for n in names] for v in single.values()] for single in singles])
-    means = statistics.resampled_means(values, config.seed)
+    means = statistics.resampled_means(values, seed)
     for at, row in enumerate(out):
         row["intervals"] = {
             name: statistics.interval(means[:, at, m]) for m, name in enumerate(names)
@@ -118,7 +118,7 @@ def _statistics(
             for m, name in enumerate(names)
             if name in retention(out)
         }
-    found = statistics.compare_rows(values, [row.name for row in rows], names, config.seed)
+    found = statistics.compare_rows(values, [row.name for row in rows], names, seed)
     return {"comparisons": found, "retention_intervals": kept}
 
 
@@ -161,8 +161,8 @@ def retention_pair(rows: list[dict[str, Any]]) -> tuple[int, int] | None:
     """
     for search in ("scann", "exact"):
         found = {r["system"]: at for at, r in enumerate(rows) if r["search"] == search}
-        if "student" in found and "teacher" in found:
-            return found["student"], found["teacher"]
+        if STUDENT in found and TEACHER in found:
+            return found[STUDENT], found[TEACHER]
     return None
 
 
@@ -180,12 +180,3 @@ def _index(workdir: Workdir) -> dict[str, Any]:
     if not workdir.index.is_dir():
         return {}
     return index_facts(workdir.index)
-
-
-def dataset_name(config: Config) -> str:
-    """What the run's own data are called."""
-    if config.data.mixture:
-        return "+".join(members(config.data))
-    return (
-        config.data.path.rstrip("/").rsplit("/", 1)[-1] if config.data.path else config.data.source
-    )

@@ -41,19 +41,19 @@ class Flops:
         return Flops(self.model + other.model, self.again + other.again)
 
 
-def step_flops(train: TrainConfig, towers: Towers, trained: Collection[str]) -> Flops:
+def step_flops(cfg: TrainConfig, towers: Towers, trained: Collection[str]) -> Flops:
     """Of one step of stage 1 on the largest buckets.
 
     Args:
         trained: paths of the trained parameters, "query/body/layers/q".
     """
-    size, group = train.batch_size, 1 + train.negatives_per_query
+    size, group = cfg.batch_size, 1 + cfg.negatives_per_query
     total = Flops(0, 0)
     for side, tower, rows in (("query", towers.query, size), ("doc", towers.doc, size * group)):
         prefix = "shared/" if towers.cfg.share else f"{side}/"
         paths = {path.removeprefix(prefix) for path in trained if path.startswith(prefix)}
-        total += tower_flops(tower, rows, paths, in_chunks=train.encode_chunks > 1)
-    scores = size * size * (group + train.symmetric) // train.accumulate
+        total += tower_flops(tower, rows, paths, in_chunks=cfg.encode_chunks > 1)
+    scores = size * size * (group + cfg.symmetric) // cfg.accumulate
     return total + Flops(3 * 2 * scores * towers.query.dim, 0)
 
 

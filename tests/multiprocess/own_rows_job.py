@@ -15,12 +15,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from run_parts import encoder as encoder_of
 
 from scalingnote_jax.config import ExactConfig, MeshConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.retrieval.exact import exact_search
-from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
+from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
 
 
@@ -70,7 +71,7 @@ def searching(mesh: Mesh) -> dict[str, list]:
 
 def encoding(mesh: Mesh, workdir: Workdir) -> list[list[float]]:
     """Unit vectors of the corpus by the teacher of the workdir."""
-    encoder = load_encoder(read_workdir_config(workdir.root), workdir, "teacher", "doc", mesh)
+    encoder = encoder_of(read_workdir_config(workdir.root), workdir, "teacher", "doc", mesh)
     documents = Collection.open(workdir.data).documents
     return unit_rows(encoder.encode([(d.title, d.text) for d in documents])).tolist()
 

@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -20,27 +20,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from scalingnote_jax.systems import REGISTRY, Look
+
 SIZE_INCHES = (4.2, 2.5)
 SAMPLE_INCHES = (0.5, 0.18)
 TEXT, GRID, LINE, INK, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 
 
-class Look(NamedTuple):
-    """How a system's line is drawn wherever it appears."""
+LOOKS = {s.name: s.look for s in sorted(REGISTRY.values(), key=lambda s: s.look.series)}
 
-    colour: str  # a placeholder
-    dash: Any  # as matplotlib's `linestyle`
-    marker: str
-
-
-LOOKS = {
-    "student": Look("#101112", "-", "o"),
-    "teacher": Look("#131415", "--", "s"),
-    "bm25": Look("#161718", ":", "^"),
-    "untrained": Look("#191a1b", "-.", "D"),
-    "student_int8": Look("#1c1d1e", (0, (6, 1.5, 1.5, 1.5, 1.5, 1.5)), "v"),
-    "refined": Look("#1f2021", (0, (3, 1, 1, 1)), "P"),
-}
 # Placeholder → what the page calls that colour.
 COLOURS = {
     TEXT: "var(--muted)",
@@ -48,7 +36,7 @@ COLOURS = {
     LINE: "var(--accent)",
     INK: "var(--fg)",
     PAPER: "var(--card)",
-    **{look.colour: f"var(--series-{i})" for i, look in enumerate(LOOKS.values(), start=1)},
+    **{look.colour: f"var(--series-{look.series})" for look in LOOKS.values()},
 }
 
 

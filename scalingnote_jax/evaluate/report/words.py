@@ -6,16 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalingnote_jax.systems import label
+
 Row = dict[str, Any]
 
-SYSTEMS = {
-    "bm25": "BM25",
-    "untrained": "Untrained",
-    "teacher": "Teacher",
-    "student": "Student",
-    "student_int8": "Student, int8",
-    "refined": "Student, refined",
-}
 SEARCHES = {"exact": "exact search", "scann": "ScaNN index", "lexical": "word matching"}
 NONE = "–"  # where a number is missing
 SNIPPET_CHARS = 180
@@ -23,7 +17,8 @@ UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def system_name(system: str) -> str:
-    return SYSTEMS.get(system, system)
+    """As a person reads it; a run that was read keeps its own name."""
+    return label(system)
 
 
 def search_name(search: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_parts import first_stage
 
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.config.load import load_config
@@ -20,7 +21,6 @@ from scalingnote_jax.data.sources.mixture import bare, check_mixture, members
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.train import stage1 as teacher
 from scalingnote_jax.workflow.workdir import Workdir
 
 SIZES = {"big": 60, "small": 20}  # queries, each with one document of its own
@@ -236,7 +236,7 @@ def test_stage_1_of_a_config_with_a_mixture(tiny_config: Path, tmp_path: Path) -
     config = load_config(tiny_config, [f"--data.mixture=one={beir},two={beir}", *words])
     work = Workdir(tmp_path / "work")
     build_dataset(config.data, work.data)
-    stage = teacher.build(config, Collection.open(work.data), work, make_mesh(config.mesh), "x")
+    stage = first_stage(config, Collection.open(work.data), work, make_mesh(config.mesh))
     rows = np.stack([stage.sampler.rows(step)[0] for step in range(8)])
     assert rows.shape == (8, 8), "70 queries in batches of 8"
     assert np.sort((rows >= 60).mean(axis=1)).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_parts import towers
 
 from scalingnote_jax.config import Config, EvalConfig, replace
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Document, Query
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.evaluate.disturbances import KINDS, Case, check, make_cases
+from scalingnote_jax.evaluate.disturbances import KINDS, Case, check_robustness, make_cases
 from scalingnote_jax.evaluate.robustness import merged, robustness, score_points, set_intervals
+from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.vectors import encoder
 from scalingnote_jax.vectors.encoder import Encoders
 from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
@@ -41,7 +43,8 @@ def config(*kinds: str, **changes: Any) -> Config:
 
 
 def cases(*kinds: str, **changes: Any) -> list[Case]:
-    return make_cases(config(*kinds, **changes), Small())  # type: ignore[arg-type]
+    made = config(*kinds, **changes)
+    return make_cases(made.eval, made.seed, Small())  # type: ignore[arg-type]
 
 
 def test_the_undisturbed_queries_are_asked_once() -> None:
@@ -108,7 +111,7 @@ def test_unseen_queries_against_as_many_of_the_training_split() -> None:
 )
 def test_bad_options_are_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check(EvalConfig(**changes))
+        check_robustness(EvalConfig(**changes))
 
 
 def test_a_copy_counts_as_its_original() -> None:
@@ -146,12 +149,14 @@ def curves(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     }
     config = replace(config, eval=replace(config.eval, **changes))
     workdir = Workdir(finished)
-    encoders = Encoders(config, workdir, make_mesh(config.mesh))
+    run = towers(config, workdir)
+    encoders = Encoders(run, config.encode, make_mesh(config.mesh))
     for pair in (("teacher", "query"), ("student", "query"), ("teacher", "doc")):
         encoders.get(*pair)  # as the rows of the evaluation do
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder, "load_encoder", lambda *_: pytest.fail("a tower is loaded again"))
-        return robustness(config, Collection.open(workdir.data), workdir, encoders)
+        subject = Subject.of(config, run, Collection.open(workdir.data), workdir)
+        return robustness(subject, encoders)
 
 
 def of(curves: list[dict[str, Any]], kind: str, system: str) -> list[float]:

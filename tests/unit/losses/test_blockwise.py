@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_parts import first_stage
 from test_losses import batch
 
 from scalingnote_jax.config import MeshConfig, TextConfig, TrainConfig, replace
@@ -22,8 +23,7 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.blockwise import blockwise_loss
 from scalingnote_jax.losses.contrastive import contrastive_loss
-from scalingnote_jax.losses.contrastive_form import held_score_bytes, is_blockwise, stage1_loss
-from scalingnote_jax.train import stage1 as teacher
+from scalingnote_jax.losses.contrastive_form import contrastive_form, held_score_bytes, is_blockwise
 from scalingnote_jax.workflow.workdir import Workdir
 
 TOLERANCE = 1e-5
@@ -170,7 +170,7 @@ def test_auto_takes_tiles_where_scores_would_be_large():
     assert not is_blockwise(dense, 4096, 4096, None)
     assert held_score_bytes(auto, 32768, 32768, mesh) == 2 * 4096 * 2048 * 4  # one tile of 2048
     with pytest.raises(UserError, match=r"loss_tile: 0; expected at least 1"):
-        stage1_loss(TrainConfig(loss_tile=0), 8, 8, None)
+        contrastive_form(TrainConfig(loss_tile=0), 8, 8, None)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_step_with_tiles_is_the_dense_step(step_inputs):
     def step(**options: Any) -> Any:
         train = replace(config.train, batch_size=16, w_spread=0.1, loss_tile=10, **options)
         collection = Collection.open(workdir.data)
-        stage = teacher.build(replace(config, train=train), collection, workdir, mesh, "x")
+        stage = first_stage(replace(config, train=train), collection, workdir, mesh)
         state = stage.prepared.place(stage.initial())
         state, metrics = stage.step(state, mesh_lib.put_batch(stage.sampler.batch(0), mesh))
         means = {name: float(total / count) for name, (total, count) in metrics.items()}

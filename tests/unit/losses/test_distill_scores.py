@@ -17,14 +17,12 @@ from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.distill import (
     check_weights,
     distill_loss,
-    needs_candidates,
     needs_documents,
     stage2_loss,
 )
 from scalingnote_jax.losses.distill_scores import (
     candidate_scores,
     margin_error,
-    metric_error,
     rank_loss,
     real_candidates,
     score_kl,
@@ -32,7 +30,7 @@ from scalingnote_jax.losses.distill_scores import (
 from scalingnote_jax.losses.matryoshka import matryoshka
 
 TOLERANCE = 1e-5
-ALL = DistillConfig(w_metric=0.5, w_kl=2.0, w_margin=3.0, w_rank=0.1, score_temperature=0.2)
+ALL = DistillConfig(w_kl=2.0, w_margin=3.0, w_rank=0.1, score_temperature=0.2)
 
 
 def unit(x):
@@ -123,28 +121,6 @@ def test_rank_equals_its_definition_and_its_gradient_sums_to_zero():
     assert (rank_loss(ordered, real, top, heat) <= rank_loss(student, real, top, heat)).all()
 
 
-def test_metric_by_hand():
-    # δ = (-1, 1), Σ = diag(3, 1): δᵀΣδ = 4, times D / tr Σ = 1/2.
-    student, teacher = np.array([[0.0, 1.0]], np.float32), np.array([[1.0, 0.0]], np.float32)
-    covariance = np.diag([3.0, 1.0]).astype(np.float32)
-    assert metric_error(student, teacher, covariance)[0] == pytest.approx(2.0)
-    # Of any multiple of the identity: the squared error, here 2.
-    assert metric_error(student, teacher, 7 * np.eye(2))[0] == pytest.approx(2.0)
-    grad = jax.grad(lambda s: metric_error(s, teacher, covariance).sum())(student)
-    np.testing.assert_allclose(grad, [[-3.0, 1.0]], atol=TOLERANCE)  # 2 Σδ / 2
-
-
-def test_metric_is_the_variance_of_the_error_of_a_score_over_the_corpus():
-    rng = np.random.default_rng(1)
-    documents = unit(rng.normal(size=(500, 8)) + 2).astype(np.float32)
-    student, teacher = unit(rng.normal(size=(2, 4, 8))).astype(np.float32)
-    covariance = np.cov(documents.T, bias=True).astype(np.float32)
-    variance = ((student - teacher) @ documents.T).var(axis=1)
-    scale = 8 / np.trace(covariance)
-    found = metric_error(student, teacher, covariance)
-    np.testing.assert_allclose(found, scale * variance, rtol=1e-4)
-
-
 def batch(queries=16, dim=16, top=4, sample=8):
     rng = np.random.default_rng(2)
     documents = unit(rng.normal(size=(30, dim))).astype(np.float32)
@@ -158,10 +134,10 @@ def batch(queries=16, dim=16, top=4, sample=8):
         "top_ids": best,
         "sample_ids": drawn,
     }
-    return rows, np.cov(documents.T).astype(np.float32)
+    return rows
 
 
-def total_loss(student_raw, rest, covariance, cfg=ALL):
+def total_loss(student_raw, rest, cfg=ALL):
     loss, sums = stage2_loss(
         student_raw,
         rest["teacher_raw"],
@@ -169,25 +145,24 @@ def total_loss(student_raw, rest, covariance, cfg=ALL):
         rest["sample_emb"],
         cfg=cfg,
         ids=(rest["top_ids"], rest["sample_ids"]),
-        covariance=covariance,
     )
     return loss, sums
 
 
 def test_terms_add_up_with_their_weights():
-    rows, covariance = batch()
-    loss, sums = total_loss(rows["student_raw"], rows, covariance)
+    rows = batch()
+    loss, sums = total_loss(rows["student_raw"], rows)
     plain, plain_sums = distill_loss(
         rows["student_raw"], rows["teacher_raw"], w_mse=1.0, w_cos=1.0, where="post"
     )
-    terms = {"metric_error": 0.5, "kl": 2.0, "margin_error": 3.0, "rank_loss": 0.1}
+    terms = {"kl": 2.0, "margin_error": 3.0, "rank_loss": 0.1}
     assert sums.keys() == plain_sums.keys() | terms.keys()
     expected = plain + sum(weight * sums[name] for name, weight in terms.items())
     assert loss == pytest.approx(float(expected), rel=TOLERANCE)
 
 
 def test_without_weights_it_is_the_query_only_loss():
-    rows, _ = batch()
+    rows = batch()
     pair = rows["student_raw"], rows["teacher_raw"]
     cfg = DistillConfig(w_mse=0.3, w_cos=0.7, normalise="pre")
     loss, sums = stage2_loss(*pair, cfg=cfg)
@@ -196,25 +171,22 @@ def test_without_weights_it_is_the_query_only_loss():
 
 
 def test_the_teacher_itself_is_the_minimum_of_all_but_the_ranking():
-    rows, covariance = batch()
-    cfg = DistillConfig(w_metric=1.0, w_kl=1.0, w_margin=1.0)
-    loss, grad = jax.value_and_grad(lambda s: total_loss(s, rows, covariance, cfg)[0])(
-        rows["teacher_raw"]
-    )
+    rows = batch()
+    cfg = DistillConfig(w_kl=1.0, w_margin=1.0)
+    loss, grad = jax.value_and_grad(lambda s: total_loss(s, rows, cfg)[0])(rows["teacher_raw"])
     assert loss == pytest.approx(0.0, abs=1e-4)
     np.testing.assert_allclose(grad, 0.0, atol=1e-4)
 
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_value_and_gradient_do_not_depend_on_the_device_count(devices):
-    rows, covariance = batch()
+    rows = batch()
 
     def value_and_grad(count):
         mesh = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:count])
         put = {k: jax.device_put(v, mesh_lib.batch_sharding(mesh)) for k, v in rows.items()}
-        sigma = jax.device_put(covariance, mesh_lib.replicated(mesh))
-        mean = jax.jit(jax.value_and_grad(lambda s, r, c: total_loss(s, r, c)[0] / 16))
-        return mean(put.pop("student_raw"), put, sigma)
+        mean = jax.jit(jax.value_and_grad(lambda s, r: total_loss(s, r)[0] / 16))
+        return mean(put.pop("student_raw"), put)
 
     (one, one_grad), (many, many_grad) = value_and_grad(1), value_and_grad(devices)
     assert many == pytest.approx(float(one), rel=TOLERANCE)
@@ -222,30 +194,25 @@ def test_value_and_gradient_do_not_depend_on_the_device_count(devices):
 
 
 def test_shorter_documents_meet_the_first_components():
-    rows, covariance = batch()
-    cfg = DistillConfig(w_mse=0.0, w_cos=0.0, w_metric=1.0, w_kl=1.0, w_rank=1.0)
+    rows = batch()
+    cfg = DistillConfig(w_mse=0.0, w_cos=0.0, w_kl=1.0, w_rank=1.0)
     short = dict(rows, top_emb=rows["top_emb"][..., :8], sample_emb=rows["sample_emb"][..., :8])
-    cut, _ = total_loss(rows["student_raw"], short, covariance[:8, :8], cfg)
+    cut, _ = total_loss(rows["student_raw"], short, cfg)
     both = dict(short, teacher_raw=rows["teacher_raw"][:, :8])
-    expected, _ = total_loss(rows["student_raw"][:, :8], both, covariance[:8, :8], cfg)
+    expected, _ = total_loss(rows["student_raw"][:, :8], both, cfg)
     assert cut == pytest.approx(float(expected), rel=TOLERANCE)
     # As one of two Matryoshka sizes.
-    loss = partial(
-        stage2_loss, cfg=cfg, ids=(rows["top_ids"], rows["sample_ids"]), covariance=covariance
-    )
+    loss = partial(stage2_loss, cfg=cfg, ids=(rows["top_ids"], rows["sample_ids"]))
     vectors = [rows[k] for k in ("student_raw", "teacher_raw", "top_emb", "sample_emb")]
     mean, _ = matryoshka(loss, (8, 16))(*vectors)
-    whole, _ = total_loss(rows["student_raw"], rows, covariance, cfg)
+    whole, _ = total_loss(rows["student_raw"], rows, cfg)
     assert mean == pytest.approx((float(expected) + float(whole)) / 2, rel=TOLERANCE)
 
 
 def test_what_a_config_needs():
     assert not needs_documents(DistillConfig())
-    metric = DistillConfig(w_metric=1.0)
-    assert needs_documents(metric)
-    assert not needs_candidates(metric)
     for name in ("w_kl", "w_margin", "w_rank"):
-        assert needs_candidates(DistillConfig(**{name: 0.1}))
+        assert needs_documents(DistillConfig(**{name: 0.1}))
     for weights in ({"w_kl": -1.0}, {"w_mse": 0.0, "w_cos": 0.0}):
         with pytest.raises(UserError, match="no weight below 0, and one above"):
             check_weights(DistillConfig(**weights))

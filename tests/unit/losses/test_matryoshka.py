@@ -15,12 +15,12 @@ from scalingnote_jax.config import MeshConfig, TrainConfig, replace
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.losses.contrastive_form import stage1_loss
+from scalingnote_jax.losses.contrastive_form import contrastive_form
 from scalingnote_jax.losses.distill import distill_loss
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.models.tower import normalise, tower_def
 from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
-from scalingnote_jax.train import stage1 as teacher
+from scalingnote_jax.train import stage1
 from scalingnote_jax.vectors.encode import stored_vectors
 from scalingnote_jax.vectors.encoder import Encoder
 
@@ -45,7 +45,7 @@ def test_is_the_mean_over_cut_vectors(form: Any) -> None:
         "positive_ids": 2 * jnp.arange(4)[:, None],
         "scale": 3.0,
     }
-    one = stage1_loss(TrainConfig(loss=form), 4, 8, None)
+    one = contrastive_form(TrainConfig(loss=form), 4, 8, None)
 
     def unit(query_raw: jax.Array, doc_raw: jax.Array) -> Any:
         return one(normalise(query_raw), normalise(doc_raw), **ids)
@@ -73,7 +73,7 @@ def test_sizes_rise_to_the_whole_vector(tiny_config: Path) -> None:
     for sizes in ((4, 8), (8, 4, 16), (0, 16), (16, 32)):
         wrong = replace(config, train=replace(config.train, matryoshka=sizes))
         with pytest.raises(UserError, match=r"train\.matryoshka: .*the last 16 \(D\)"):
-            teacher.program(wrong, mesh, 10)
+            stage1.program(wrong.train, wrong.teacher, wrong.seed, mesh, 10)
     check_sizes("x", (4, 16), 16)
     check_sizes("x", (), 16)
 

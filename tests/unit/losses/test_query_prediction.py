@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from run_parts import first_stage
 
 from scalingnote_jax.config import Config, DecoderShape, MeshConfig, TextConfig, replace
 from scalingnote_jax.config.load import load_config
@@ -17,11 +18,11 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.contrastive import contrastive_loss
 from scalingnote_jax.models.layers.params import nest
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import normalise
 from scalingnote_jax.plan.compile import batch_shapes
 from scalingnote_jax.text.contract import tower_tokenizer
 from scalingnote_jax.text.prompts import render
-from scalingnote_jax.train import stage1 as teacher
 from scalingnote_jax.train.loop import Stage
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.workflow.workdir import Workdir
@@ -56,7 +57,7 @@ def change(config: Config, **train: Any) -> Config:
 def built(config: Config, workdir: Workdir, mesh: str) -> Stage:
     devices = jax.devices()[:1] if mesh == "one" else None
     made = mesh_lib.make_mesh(MESHES[mesh], devices)
-    return teacher.build(config, Collection.open(workdir.data), workdir, made, "x")
+    return first_stage(config, Collection.open(workdir.data), workdir, made)
 
 
 def one_step(
@@ -96,7 +97,7 @@ def test_the_contrastive_term_is_the_loss_of_titles_alone(
     stage = built(config, workdir, "one")
     params = nest({path: np.asarray(x) for path, x in _initial(stage).items()})
     collection = Collection.open(workdir.data)
-    towers, tokenizer = teacher.Towers(config.teacher), tower_tokenizer(config.teacher.doc)
+    towers, tokenizer = Towers(config.teacher), tower_tokenizer(config.teacher.doc)
     _, doc_rows = stage.sampler.rows(0)  # type: ignore[attr-defined]
     batch = stage.sampler.batch(0)
 
@@ -133,7 +134,7 @@ def test_the_generative_term_is_the_likelihood_of_the_queries(
 ) -> None:
     stage = built(config, workdir, "one")
     params, batch = nest(_initial(stage)), stage.sampler.batch(0)
-    doc = teacher.Towers(config.teacher).doc
+    doc = Towers(config.teacher).doc
     tokens, mask = batch["doc_tokens"][:, 0], batch["doc_mask"][:, 0]
     vectors = doc.apply(params["doc"], tokens, mask)
     likelihood = doc.log_likelihood(

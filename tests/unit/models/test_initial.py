@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from run_parts import encoder as encoder_of
+from run_parts import second_stage, student_of, teacher_vectors
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import (
@@ -28,13 +30,12 @@ from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.models.from_teacher import chosen_layers, from_teacher, student_config
+from scalingnote_jax.models.from_teacher import chosen_layers, from_teacher
 from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.text.contract import token_table, tower_tokenizer
-from scalingnote_jax.train.stage2 import build, teacher_vectors
-from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
+from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 
 TEXT = TextConfig("query: {text}", max_tokens=16, buckets=(16,))
@@ -51,19 +52,19 @@ def with_student(student: TowerConfig, teacher: TowerConfig = TEACHER) -> Config
 
 def test_what_the_teacher_decides_is_filled_in() -> None:
     config = with_student(TowerConfig("teacher:first", num_layers=2))
-    cfg = student_config(config)
+    cfg = student_of(config)
     assert cfg.shape == SHAPE
     assert (cfg.tokenizer, cfg.pooling, cfg.projection, cfg.text) == ("bytes", "last", 8, TEXT)
     tower = tower_def(cfg)
     assert (tower.dim, tower.shape.num_layers) == (8, 2)
     # The layers that a teacher of fewer has are all there is; its tokenizer may be its weights'.
     fewer = replace(TEACHER, num_layers=3, weights="hf:org/name", tokenizer="")
-    cfg = student_config(with_student(TowerConfig("teacher:ends"), fewer))
+    cfg = student_of(with_student(TowerConfig("teacher:ends"), fewer))
     assert (tower_def(cfg).shape.num_layers, cfg.tokenizer) == (3, "hf:org/name")
     own = TextConfig(max_tokens=8, buckets=(8,))
-    assert student_config(with_student(TowerConfig("teacher:first", text=own))).text == own
+    assert student_of(with_student(TowerConfig("teacher:first", text=own))).text == own
     plain = TowerConfig("random", shape=SHAPE)
-    assert student_config(with_student(plain)) == plain
+    assert student_of(with_student(plain)) == plain
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_the_teacher_decides_is_filled_in() -> None:
 def test_a_config_that_contradicts_the_teacher(change: dict[str, object], message: str) -> None:
     student = replace(TowerConfig("teacher:first"), **change)  # type: ignore[arg-type]
     with pytest.raises(UserError) as error:
-        student_config(with_student(student))
+        student_of(with_student(student))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -88,9 +89,9 @@ def test_a_config_that_contradicts_the_teacher(change: dict[str, object], messag
 def test_layers_keep_their_kind() -> None:
     """Of six layers the third and the sixth see all; as the second the sixth would see a window."""
     gemma = replace(TEACHER, shape=replace(SHAPE, num_layers=6, window=4, global_every=3))
-    student_config(with_student(TowerConfig("teacher:first", num_layers=4), gemma))
+    student_of(with_student(TowerConfig("teacher:first", num_layers=4), gemma))
     with pytest.raises(UserError, match=r"layers \[0, 5\] of a model in which some"):
-        student_config(with_student(TowerConfig("teacher:ends", num_layers=2), gemma))
+        student_of(with_student(TowerConfig("teacher:ends", num_layers=2), gemma))
 
 
 def test_first_and_ends() -> None:
@@ -119,7 +120,7 @@ def test_what_is_taken_is_the_teacher_with_its_adapters_merged() -> None:
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.float32(rng.normal(0, 0.1, x.shape)), teacher.abstract()[0])
     cfg = TowerConfig("teacher:ends", num_layers=3, lora=LoraConfig(rank=2, base_dtype="bfloat16"))
-    student = tower_def(student_config(with_student(cfg)))
+    student = tower_def(student_of(with_student(cfg)))
     taken = from_teacher(student, teacher, params)
     _, merged = teacher.merged(params)
     wanted = merged["body"]["layers"]["q"][np.array([0, 1, 4])].astype("bfloat16")
@@ -153,12 +154,12 @@ def first_error(config: Config, trained: Path) -> float:
     """Mean of 1 - cos between the student before its first step and the teacher, on a batch."""
     workdir, mesh = Workdir(trained), make_mesh(MeshConfig())
     texts = query_texts(config.distill, Collection.open(workdir.data), config.seed).learned
-    cfg = student_config(config)
+    cfg = student_of(config)
     table = token_table(
         (("", t) for t in texts), cfg, tower_tokenizer(cfg), workdir.tokens, "texts"
     )
     vectors = teacher_vectors(config, texts, workdir, mesh).vectors()
-    stage = build(config, table, vectors, workdir, mesh, "x")
+    stage = second_stage(config, table, vectors, workdir, mesh)
     params = nest(stage.prepared.place(stage.initial()).params)["student"]
     batch = stage.sampler.batch(0)
     raw = tower_def(cfg).apply(params, batch["tokens"], batch["mask"])
@@ -184,9 +185,9 @@ def test_it_is_used_without_the_teacher(pruned_config: Path, trained: Path) -> N
     command = ["distill", str(pruned_config), f"--workdir={workdir}", "--overwrite", *words]
     assert main([*command, "--distill.duration=1 steps"]) == 0
     config, mesh = load_config(pruned_config, words), make_mesh(MeshConfig())
-    teacher = load_encoder(config, Workdir(workdir), "teacher", "query", mesh).params["body"]
+    teacher = encoder_of(config, Workdir(workdir), "teacher", "query", mesh).params["body"]
     shutil.rmtree(workdir / "teacher")
-    student = load_encoder(config, Workdir(workdir), "student", "query", mesh)
+    student = encoder_of(config, Workdir(workdir), "student", "query", mesh)
     body = student.params["body"]
     table = teacher["embedding"]["table"]
     np.testing.assert_array_equal(body["embedding"]["table"], table)  # frozen at the teacher's

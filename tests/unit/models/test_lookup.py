@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from run_parts import student_of
 from small_models import LLAMA_CONFIG, E, V, llama_tensors, write_hf
 
 from scalingnote_jax.config import (
@@ -25,7 +26,7 @@ from scalingnote_jax.errors import UserError
 from scalingnote_jax.export.hf_config import config_of
 from scalingnote_jax.losses.query_prediction import check_title_prediction
 from scalingnote_jax.models.flops import tower_flops
-from scalingnote_jax.models.from_teacher import from_teacher, student_config
+from scalingnote_jax.models.from_teacher import from_teacher
 from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import tower_def
 
@@ -92,7 +93,7 @@ def test_a_student_takes_the_teachers_table() -> None:
     config = Config("x", teacher=TowersConfig(query=teacher_cfg, doc=teacher_cfg))
     cfg = TowerConfig("teacher:first", num_layers=-1)
     config = replace(config, distill=replace(config.distill, student=cfg))
-    student, teacher = tower_def(student_config(config)), tower_def(teacher_cfg)
+    student, teacher = tower_def(student_of(config)), tower_def(teacher_cfg)
     params = teacher.init(1)
     taken = from_teacher(student, teacher, params)
     assert set(taken) == set(flatten(student.abstract()[0]))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_parts import encoder as encoder_of
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import (
@@ -31,8 +32,7 @@ from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.train.prepare import Prepared, make_schedule
-from scalingnote_jax.train.step import contrastive_step
-from scalingnote_jax.vectors.encoder import load_encoder
+from scalingnote_jax.train.stage1 import contrastive_step
 from scalingnote_jax.workflow.workdir import Workdir
 
 DECODER = DecoderShape(vocab_size=50, hidden_size=24, intermediate_size=40, num_heads=6)
@@ -205,7 +205,7 @@ def test_the_whole_method_with_adapters(tiny_config: Path, tmp_path: Path) -> No
     assert main(["run", str(tiny_config), f"--workdir={tmp_path / 'w'}", *words]) == 0
     assert (tmp_path / "w" / "eval" / "metrics.json").is_file()
     config, mesh = load_config(tiny_config, words), make_mesh(MeshConfig())
-    params = load_encoder(config, Workdir(tmp_path / "w"), "teacher", "query", mesh).params
+    params = encoder_of(config, Workdir(tmp_path / "w"), "teacher", "query", mesh).params
     start = flatten(tower_def(config.teacher.query).pretrained_params(config.seed))
     for path, x in flatten(params).items():
         moved = "/lora/" in path or path == "projection"

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from plain_forward import numpy_modernbert
+from run_parts import student_of
 from small_models import BE, BF, BH, BV, LAYERS, Tensors, load_pretrained, write_hf
 from small_towers import MODERNBERT, define, random_params
 
@@ -20,7 +21,6 @@ from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.flops import tower_flops
-from scalingnote_jax.models.from_teacher import student_config
 from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.layers.views import local_layers
 from scalingnote_jax.models.tower import tower_def
@@ -220,9 +220,9 @@ def test_pruned_layers_keep_their_kind() -> None:
 
     tower, config = TowerConfig("random", shape=MODERNBERT, tokenizer="bytes"), Config("c")
     config = replace(config, teacher=replace(config.teacher, query=tower, doc=tower))
-    assert student_config(pruned(2)).shape == MODERNBERT  # layers 0 and 4: all, a window
+    assert student_of(pruned(2)).shape == MODERNBERT  # layers 0 and 4: all, a window
     with pytest.raises(UserError, match=r"layers \[0, 1, 3, 4\] of a model in which some see"):
-        student_config(pruned(4))
+        student_of(pruned(4))
 
 
 def test_flops_and_adapters_by_hand() -> None:

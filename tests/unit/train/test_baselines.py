@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from run_parts import first_stage
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, MeshConfig, replace
 from scalingnote_jax.config.load import apply_overrides, load_config
+from scalingnote_jax.config.stages import Stages
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
@@ -23,17 +26,9 @@ from scalingnote_jax.models.flops import tower_flops
 from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
-from scalingnote_jax.systems import (
-    check_systems,
-    distills,
-    refines,
-    row_name,
-    shipped_tower,
-    systems,
-)
+from scalingnote_jax.run import check
+from scalingnote_jax.systems import systems_of
 from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
-from scalingnote_jax.train.query_start import check_aligned
-from scalingnote_jax.train.stage1 import build
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -72,9 +67,9 @@ def test_terms_are_equal_field_by_field(name: str) -> None:
 def test_an_evaluation_without_a_row_is_refused_at_the_start(asked: tuple[str, ...]) -> None:
     twin = config("twinbert")
     with pytest.raises(UserError, match=r"--eval\.systems"):
-        check_systems(replace(twin, eval=replace(twin.eval, systems=asked)))
-    check_systems(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
-    check_systems(twin)
+        check(replace(twin, eval=replace(twin.eval, systems=asked)))
+    check(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
+    check(twin)
 
 
 def test_who_is_small_starts_from_the_same_weights() -> None:
@@ -87,19 +82,26 @@ def test_who_is_small_starts_from_the_same_weights() -> None:
     assert base.teacher.query.num_layers == 0  # all of them
 
 
+def rows(config: Config) -> list[str]:
+    found = systems_of(config.stages, config.eval.systems)
+    return [config.stages.row_name(system.name) for system in found]
+
+
 def test_which_stages_follow_from_a_config() -> None:
     base, twin = config("scalingnote"), config("twinbert")
-    assert (distills(base), refines(base), shipped_tower(base)) == (True, False, "student")
-    assert (distills(twin), refines(twin), shipped_tower(twin)) == (False, False, "teacher")
-    assert refines(config("scalingnote_refined"))
-    assert not refines(replace(config("scalingnote_refined"), distill=twin.distill))
-    assert [row_name(twin, s) for s in systems(twin)] == ["bm25", "twinbert"]
-    assert [row_name(base, s) for s in systems(base)] == ["bm25", "teacher", "student"]
+    assert base.stages == Stages("scalingnote", distills=True, refines=False)
+    assert base.stages.shipped == "student"
+    assert twin.stages == Stages("twinbert", distills=False, refines=False)
+    assert twin.stages.shipped == "teacher"
+    assert config("scalingnote_refined").stages.refines
+    assert not replace(config("scalingnote_refined"), distill=twin.distill).stages.refines
+    assert rows(twin) == ["bm25", "twinbert"]
+    assert rows(base) == ["bm25", "teacher", "student"]
 
 
 def test_no_stage_2_from_the_command_line() -> None:
     base = config("scalingnote")
-    assert not distills(apply_overrides(base, ["--distill.duration="]))
+    assert not apply_overrides(base, ["--distill.duration="]).stages.distills
     with pytest.raises(UserError, match=r"--distill: a section; .*--distill\.duration="):
         apply_overrides(base, ["--distill=None"])
 
@@ -154,7 +156,7 @@ def test_steps_that_it_does_not_have(
 def first_cosine(config: Config, workdir: Workdir) -> float:
     """Between the two towers' vectors of the training queries before the first step, mean."""
     collection = Collection.open(workdir.data)
-    stage = build(config, collection, workdir, make_mesh(MeshConfig()), "x")
+    stage = first_stage(config, collection, workdir, make_mesh(MeshConfig()))
     state, towers = stage.prepared.place(stage.initial()), Towers(config.teacher)
     params = nest(state.params | state.frozen)
     texts = [("", q.text) for q in collection.queries if q.id in collection.qrels("train")]
@@ -210,7 +212,8 @@ def test_costs_of_a_finished_run(finished: Path, tiny_config: Path) -> None:
 
 
 def test_no_costs_of_what_was_not_trained(tmp_path: Path) -> None:
-    assert costs(config("twinbert"), Workdir(tmp_path), 10) == {}
+    subject = SimpleNamespace(workdir=Workdir(tmp_path), stages=config("twinbert").stages)
+    assert costs(subject) == {}
 
 
 def test_seconds_of_a_run_that_was_stopped_add_up() -> None:

@@ -1,6 +1,4 @@
-"""Frozen document vectors: read by row, their covariance, the teacher's best, and what of it joins
-a batch.
-"""
+"""Frozen document vectors: read by row, the teacher's best, and what of it joins a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +13,12 @@ from scalingnote_jax.config import DistillConfig, MeshConfig, replace
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.train import candidates as frozen
-from scalingnote_jax.train.candidates import Candidates, best_documents, check_documents, covariance
+from scalingnote_jax.train.candidates import (
+    Candidates,
+    best_documents,
+    check_documents,
+    stored_values,
+)
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 
@@ -39,22 +42,22 @@ def test_rows_by_number_are_those_of_slices(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(rows.take(wanted), rows[:][wanted])
 
 
-def test_covariance_is_made_block_by_block_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(frozen, "_BLOCK", 8)
-    x = vectors(20)
-    found = covariance(store(tmp_path / "s", x), tmp_path / "kept")
-    np.testing.assert_allclose(found, np.cov(x.T, bias=True), atol=1e-6)
-    again = covariance(VectorStore.open(tmp_path / "s"), tmp_path / "kept")
-    np.testing.assert_array_equal(again, found)
-    # Of another store it is made anew, and a damaged one is not used.
-    other = covariance(store(tmp_path / "t", vectors(20, seed=1)), tmp_path / "kept")
-    assert np.abs(other - found).max() > 1e-3
+def test_values_are_made_once_and_not_used_when_damaged(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def kept(of: str) -> np.ndarray:
+        return stored_values(
+            tmp_path / "kept", {"of": of}, lambda: np.arange(5) * (made.append(1) or len(made))
+        )
+
+    np.testing.assert_array_equal(kept("s"), np.arange(5))
+    np.testing.assert_array_equal(kept("s"), np.arange(5))
+    assert len(made) == 1
+    np.testing.assert_array_equal(kept("t"), np.arange(5) * 2)  # of something else: made anew
     path = tmp_path / "kept" / frozen.FILE
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match="delete the folder"):
-        covariance(VectorStore.open(tmp_path / "t"), tmp_path / "kept")
+        kept("t")
 
 
 def test_the_teachers_best_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_parts import encoder as encoder_of
+from run_parts import student_of, teacher_vectors
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
@@ -22,21 +24,19 @@ from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.contrastive import contrastive_loss
-from scalingnote_jax.models.from_teacher import student_config
-from scalingnote_jax.pipeline import STEPS, Run
-from scalingnote_jax.systems import shipped_tower, systems
-from scalingnote_jax.train.candidates import frozen_store
+from scalingnote_jax.run import tasks_of
+from scalingnote_jax.systems import systems_of
 from scalingnote_jax.train.loop import read_metrics
-from scalingnote_jax.train.stage2 import student_tokens, teacher_vectors
-from scalingnote_jax.train.stage3 import RefineSampler, hard_negatives
-from scalingnote_jax.train.step import refine_loss
-from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
+from scalingnote_jax.train.stage2 import student_tokens
+from scalingnote_jax.train.stage3 import RefineSampler, Rules, hard_negatives, refine_loss
+from scalingnote_jax.vectors.encoder import unit_rows
+from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.workflow.engine import Place
 from scalingnote_jax.workflow.workdir import Workdir
 
 REFINE = ["--refine.duration=8 steps", "--refine.batch_size=8", "--refine.negatives_per_query=2"]
 REFINE += ["--refine.log_every=2 steps", "--refine.optim.learning_rate=1e-3", "--mine.last_rank=20"]
-LOSSES = {"w_metric": "metric_error", "w_kl": "kl", "w_margin": "margin_error"}
-LOSSES |= {"w_rank": "rank_loss"}
+LOSSES = {"w_kl": "kl", "w_margin": "margin_error", "w_rank": "rank_loss"}
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,25 @@ def refined(workdir: Path, tiny_config: Path) -> Path:
     return workdir
 
 
+def systems(config: Config) -> list[str]:
+    return [s.name for s in systems_of(config.stages, config.eval.systems)]
+
+
 def sampler(config: Config, workdir: Path, part: int = 0, parts: int = 1) -> RefineSampler:
     """As `refine` makes it."""
     paths, mesh = Workdir(workdir), make_mesh(MeshConfig())
     collection = Collection.open(paths.data)
-    relevance, student = Relevance(collection, "train"), student_config(config)
+    relevance, student = Relevance(collection, "train"), student_of(config)
     texts = [collection.queries[int(row)].text for row in relevance.query_rows]
     queries = teacher_vectors(config, texts, paths, mesh, "refine")
-    documents = frozen_store(config, paths, needed=True)
-    assert documents is not None
-    found = hard_negatives(config, collection, relevance, paths, queries, documents, mesh)
+    documents = VectorStore.open(paths.embeddings("teacher", "doc"))
+    rules, place = Rules(config.mine, config.eval.exact), Place(paths.refined, paths, mesh, "x")
+    given = collection, relevance, queries, documents, place
+    found = hard_negatives(rules, config.seed, *given)
     return RefineSampler(
         collection,
         relevance,
-        student_tokens(texts, student, paths),
+        student_tokens(texts, student, paths.tokens),
         student.text.buckets,
         queries.vectors(),
         documents,
@@ -90,10 +95,9 @@ def test_a_batch_holds_frozen_vectors_of_what_its_ids_say(workdir: Path, config:
     positives = batch["positive_ids"]
     assert (batch["doc_ids"][:, :1] == positives).any(1).all()
     assert not (batch["doc_ids"][:, 1:, None] == positives[:, None]).any()
-    store = frozen_store(config, Workdir(workdir), needed=True)
+    store = VectorStore.open(Workdir(workdir).embeddings("teacher", "doc"))
     collection = Collection.open(Workdir(workdir).data)
     first = {int(group): row for row, group in reversed(list(enumerate(collection.doc_groups)))}
-    assert store is not None
     rows = np.array([first[int(group)] for group in batch["doc_ids"].ravel()])
     np.testing.assert_array_equal(store.vectors()[rows], batch["doc_emb"].reshape(-1, 16))
     halves = [sampler(config, workdir, i, 2).batch(1) for i in (0, 1)]
@@ -158,7 +162,7 @@ def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, confi
     model, mesh = scalingnote_jax.load(refined), make_mesh(MeshConfig(), jax.devices()[:1])
     answers = model.encode_queries(["topic3"])
     towers = {
-        name: load_encoder(config, Workdir(refined), name, "query", mesh)
+        name: encoder_of(config, Workdir(refined), name, "query", mesh)
         for name in ("student", "refined", "student_int8")
     }
     vectors = {name: t.unit(t.encode(["topic3"])) for name, t in towers.items()}
@@ -179,7 +183,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert main(["refine", str(tiny_config), f"--workdir={work}", *REFINE]) == 0
     mesh = make_mesh(MeshConfig())
     whole, parts = (
-        load_encoder(config, Workdir(place), "refined", "query", mesh).params
+        encoder_of(config, Workdir(place), "refined", "query", mesh).params
         for place in (refined, work)
     )
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
@@ -187,7 +191,7 @@ def test_a_killed_run_ends_with_the_same_bits(
 
 def test_what_follows_from_the_config(config: Config, tiny_config: Path, tmp_path: Path) -> None:
     off = load_config(tiny_config)
-    assert (shipped_tower(config), shipped_tower(off)) == ("refined", "student")
+    assert (config.stages.shipped, off.stages.shipped) == ("refined", "student")
     assert systems(config) == ["bm25", "untrained", "teacher", "student", "refined"]
     assert systems(off) == ["bm25", "untrained", "teacher", "student"]
     listed = replace(off, eval=replace(off.eval, systems=("refined", "teacher")))
@@ -223,8 +227,8 @@ def test_terms_that_look_at_documents(finished: Path, tiny_config: Path, tmp_pat
     assert (work / "embeddings" / "teacher-distill-best" / "manifest.json").is_file()
     # Documents are asked for only where a term looks at them.
     shutil.rmtree(work / "embeddings" / "teacher-doc")
-    config, mesh = load_config(tiny_config), make_mesh(MeshConfig())
-    STEPS["distill"].inputs(Run(config, Workdir(work), mesh))
-    looks = replace(config, distill=replace(config.distill, w_metric=1.0))
+    config = load_config(tiny_config)
+    tasks_of(config, Workdir(work), "distill")[0].inputs(config)
+    looks = replace(config, distill=replace(config.distill, w_kl=1.0))
     with pytest.raises(UserError, match="run `scalingnote encode` first"):
-        STEPS["distill"].inputs(Run(looks, Workdir(work), mesh))
+        tasks_of(looks, Workdir(work), "distill")[0].inputs(looks)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from run_parts import first_stage, pair_sampler
 
 from scalingnote_jax.config import Config, MeshConfig, TextConfig, replace
 from scalingnote_jax.config.load import load_config
@@ -17,7 +18,6 @@ from scalingnote_jax.data.packing import fill, pack, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.train import stage1 as teacher
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -52,7 +52,7 @@ def one_step(config: Config, workdir: Workdir, mesh: str) -> tuple[TrainState, d
     """The state and the means of the metrics after step 0."""
     devices = jax.devices()[:1] if mesh == "one" else None
     made = mesh_lib.make_mesh(MESHES[mesh], devices)
-    stage = teacher.build(config, Collection.open(workdir.data), workdir, made, "x")
+    stage = first_stage(config, Collection.open(workdir.data), workdir, made)
     state = stage.prepared.place(stage.initial())
     state, metrics = stage.step(state, mesh_lib.put_batch(stage.sampler.batch(0), made))
     return state, {name: float(total / count) for name, (total, count) in metrics.items()}
@@ -108,7 +108,7 @@ def test_chunks_need_less_memory(config: Config, workdir: Workdir) -> None:
     def temporaries(chunks: int) -> int:
         mesh = mesh_lib.make_mesh(MESHES["one"], jax.devices()[:1])
         big = change(config, encode_chunks=chunks)
-        stage = teacher.build(big, Collection.open(workdir.data), workdir, mesh, "x")
+        stage = first_stage(big, Collection.open(workdir.data), workdir, mesh)
         batch = mesh_lib.put_batch(stage.sampler.batch(0), mesh)
         compiled = stage.step.lower(stage.prepared.abstract, batch).compile()  # type: ignore[attr-defined]
         return compiled.memory_analysis().temp_size_in_bytes
@@ -121,7 +121,7 @@ def test_accumulation_is_the_mean_over_parts(config: Config, workdir: Workdir, p
     _, metrics = one_step(change(config, accumulate=2), workdir, "slices")
     assert metrics["negatives_per_query"] < 0.6 * plain[1]["negatives_per_query"]
     mesh = mesh_lib.make_mesh(MESHES["one"], jax.devices()[:1])
-    stage = teacher.build(config, Collection.open(workdir.data), workdir, mesh, "x")
+    stage = first_stage(config, Collection.open(workdir.data), workdir, mesh)
     halves = []
     for part in range(2):
         batch = {name: x[part::2] for name, x in stage.sampler.batch(0).items()}
@@ -175,8 +175,8 @@ def test_processes_agree_on_packed_rows(config: Config, workdir: Workdir) -> Non
     packed = change(config, pack_documents=True)
     collection = Collection.open(workdir.data)
     mesh = mesh_lib.make_mesh(MESHES["one"], jax.devices()[:1])
-    whole = teacher.pair_sampler(packed, collection, workdir, mesh)
-    parts = [teacher.pair_sampler(packed, collection, workdir, mesh) for _ in range(2)]
+    whole = pair_sampler(packed, collection, workdir, mesh)
+    parts = [pair_sampler(packed, collection, workdir, mesh) for _ in range(2)]
     for i, sampler in enumerate(parts):
         sampler._process, sampler._slices = i, [slice(0, 16), slice(16, 32)]
         sampler._own_rows = None  # its mesh is one process

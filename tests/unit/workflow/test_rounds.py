@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_parts import encoder as encoder_of
+from run_parts import first_stage
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, replace
@@ -20,8 +22,6 @@ from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.mine import open_negatives
-from scalingnote_jax.train import stage1 as teacher
-from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -59,7 +59,7 @@ def made_at(folder: Path) -> int:
 
 def ranked_by_teacher(config: Config, work: Workdir) -> dict[int, list[tuple[int, float]]]:
     """Train query → (document row, score), best first, from the texts themselves."""
-    encoder = load_encoder(config, work, "teacher", "query", make_mesh(config.mesh))
+    encoder = encoder_of(config, work, "teacher", "query", make_mesh(config.mesh))
     collection = Collection.open(work.data)
     documents = VectorStore.open(work.embeddings("teacher", "doc")).vectors()
     found = {}
@@ -165,7 +165,7 @@ def test_a_mined_document_stands_in_the_batch_at_its_place(mined: Path, tiny_con
     config, work = load_config(tiny_config), Workdir(mined)
     collection, found = Collection.open(work.data), open_negatives(work.negatives)
     mesh = make_mesh(config.mesh)
-    stage = teacher.build(config, collection, work, mesh, "x", found)
+    stage = first_stage(config, collection, work, mesh, found)
     of_query = dict(zip(found.query_rows.tolist(), found.doc_rows.tolist(), strict=True))
     hard = 0
     for step in range(4):
@@ -220,8 +220,8 @@ def test_a_round_may_go_on_from_the_weights_before_it(
     config, work = load_config(tiny_config), Workdir(copy)
     first = work.at_round(0).teacher
     args = (Collection.open(work.data), work, make_mesh(config.mesh), "x")
-    stage = teacher.build(config, *args, before=first)
-    trained = load_encoder(config, work.at_round(0), "teacher", "doc", args[2])
+    stage = first_stage(config, *args, before=first)
+    trained = encoder_of(config, work.at_round(0), "teacher", "doc", args[2])
     start = stage.initial()
     np.testing.assert_array_equal(start["doc/projection"], trained.params["projection"])
 
@@ -243,4 +243,4 @@ def test_negatives_of_other_queries_are_not_trained_on(finished: Path, tiny_conf
     other = Negatives(np.arange(3, dtype=np.int32), np.zeros((3, 1), np.int32), np.zeros((3, 1)))
     mesh = make_mesh(replace(config.mesh))
     with pytest.raises(AssertionError, match="hard negatives of other queries"):
-        teacher.build(config, collection, work, mesh, "x", other)
+        first_stage(config, collection, work, mesh, other)

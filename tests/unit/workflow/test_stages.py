@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from run_parts import first_stage, second_stage
 
 from scalingnote_jax.config import Config, TextConfig, replace
 from scalingnote_jax.config.load import load_config
@@ -16,11 +17,11 @@ from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh, put_batch
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.layers.params import Drawn, draw
+from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.text.contract import tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
-from scalingnote_jax.train import stage1 as teacher
-from scalingnote_jax.train import stage2 as student
-from scalingnote_jax.train.step import contrastive_step
+from scalingnote_jax.train import stage1
+from scalingnote_jax.train.stage1 import contrastive_step
 from scalingnote_jax.workflow.workdir import Workdir
 
 STEPS = 12
@@ -56,9 +57,9 @@ def test_one_compile_per_batch_shape(config, collection, workdir, monkeypatch):
         traces.append(tuple(x.shape for x in batch.values()))
         return contrastive_step(state, batch, **static)
 
-    monkeypatch.setattr(teacher, "contrastive_step", counted)
+    monkeypatch.setattr(stage1, "contrastive_step", counted)
     mesh = make_mesh(config.mesh)
-    stage = teacher.build(config, collection, workdir, mesh, "x")
+    stage = first_stage(config, collection, workdir, mesh)
     state, shapes = stage.prepared.place(stage.initial()), set()
     for batch in iterate(stage.sampler, 0, STEPS):
         shapes.add((batch["query_tokens"].shape, batch["doc_tokens"].shape))
@@ -68,16 +69,16 @@ def test_one_compile_per_batch_shape(config, collection, workdir, monkeypatch):
 
 
 def test_each_side_has_its_own_weights_unless_shared(config):
-    paths = set(teacher.Towers(config.teacher).abstract()[0])
+    paths = set(Towers(config.teacher).abstract()[0])
     assert {p.split("/")[0] for p in paths} == {"query", "doc", "log_scale"}
-    shared = teacher.Towers(replace(config.teacher, share=True))
+    shared = Towers(replace(config.teacher, share=True))
     params = shared.initial(0, 0.05)
     assert {p.split("/")[0] for p in params} == {"shared", "log_scale"}
     assert np.exp(params["log_scale"]) == pytest.approx(20.0, rel=1e-6)
 
 
 def test_both_sides_start_equal(config):
-    params = teacher.Towers(config.teacher).initial(0, 0.05)
+    params = Towers(config.teacher).initial(0, 0.05)
     params |= draw({path: x for path, x in params.items() if isinstance(x, Drawn)})
     for path, x in params.items():
         if path.startswith("query/"):
@@ -87,9 +88,9 @@ def test_both_sides_start_equal(config):
 def test_shared_towers_must_be_alike(config):
     other = replace(config.teacher.doc, shape=replace(config.teacher.doc.shape, num_layers=1))
     with pytest.raises(UserError, match=r"--teacher\.share"):
-        teacher.Towers(replace(config.teacher, doc=other, share=True))
+        Towers(replace(config.teacher, doc=other, share=True))
     with pytest.raises(UserError, match=r"same D"):
-        teacher.Towers(replace(config.teacher, doc=replace(config.teacher.doc, projection=8)))
+        Towers(replace(config.teacher, doc=replace(config.teacher.doc, projection=8)))
 
 
 def test_distillation_learns_no_held_out_query(config, collection):
@@ -122,7 +123,7 @@ def test_stage_two_has_no_document_parameters(config, workdir):
     table = TokenTable.from_lists(tokenizer.encode([f"topic{i} cedar" for i in range(16)], 16))
     vectors = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
     mesh = make_mesh(config.mesh)
-    stage = student.build(config, table, vectors, workdir, mesh, "x")
+    stage = second_stage(config, table, vectors, workdir, mesh)
     state = stage.prepared.abstract
     assert {p.split("/")[0] for p in state.params | state.frozen} == {"student"}
     batch = stage.sampler.batch(0)
@@ -131,4 +132,4 @@ def test_stage_two_has_no_document_parameters(config, workdir):
     rows = stage.sampler.texts.rows(0)
     np.testing.assert_array_equal(batch["teacher_raw"], vectors[rows])
     with pytest.raises(UserError, match=r"distill\.student\.projection"):
-        student.build(config, table, vectors[:, :8], workdir, mesh, "x")
+        second_stage(config, table, vectors[:, :8], workdir, mesh)

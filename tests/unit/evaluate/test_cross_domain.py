@@ -13,12 +13,11 @@ import pytest
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, DataConfig, EvalConfig
-from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.compare import compare
-from scalingnote_jax.evaluate.cross_domain import Outcome, check, folders, lines, matrix
-from scalingnote_jax.pipeline import Run
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.evaluate.cross_domain import Outcome, check_collections, folders, lines, matrix
+from scalingnote_jax.run import check as check_run
+from scalingnote_jax.systems import systems_of
 from tests.conftest import make_beir
 
 
@@ -29,12 +28,21 @@ def config(own: Path, *collections: Any, **changes: Any) -> Config:
     )
 
 
+def folders_of(config: Config) -> dict[str, str]:
+    return folders(config.eval, config.data)
+
+
+def check(config: Config) -> None:
+    found = systems_of(config.stages, config.eval.systems)
+    check_collections(config.eval, config.data, found)
+
+
 def test_names_are_given_or_the_folders(tmp_path: Path) -> None:
     own, other = make_beir(tmp_path / "own", 1), make_beir(tmp_path / "other", 1)
     odd = make_beir(tmp_path / "a=b", 1)
-    found = folders(config(own, other, f"old={other}", odd, own, f"{other}/../own"))
+    found = folders_of(config(own, other, f"old={other}", odd, own, f"{other}/../own"))
     assert found == {"other": str(other), "old": str(other), "a=b": str(odd)}
-    assert folders(config(own)) == {}
+    assert folders_of(config(own)) == {}
 
 
 def test_bad_entries_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
@@ -56,7 +64,7 @@ def test_bad_entries_are_refused_before_anything_is_trained(tmp_path: Path) -> N
         with pytest.raises(UserError, match=message):
             check(bad)
     with pytest.raises(UserError, match="not a folder"):
-        Run(config(own, "/no/such"), Workdir(tmp_path / "work"), make_mesh(bad.mesh))
+        check_run(config(own, "/no/such"))
     check(config(own, untested, split="dev"))
 
 
