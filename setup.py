@@ -1,8 +1,12 @@
 """Package metadata. Every dependency says why it is here and why its pin is what it is."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.findall(r'__version__ = "(.+)"', (ROOT / "scalingnote_jax/version.py").read_text())[0]
 
 CORE = [
     # The compute stack. jax 0.10 is the newest for Python 3.11, 0.12 for 3.12 and later; both are
@@ -79,20 +83,72 @@ EXTRAS = {
         "yamllint>=1.37",
         "jsonschema>=4.25",  # the form of launch/gke_jobset.yaml
         "PyYAML>=6",  # reads it
+        "import-linter>=2.5,<3",  # holds the layers of pyproject.toml; 2.5: siblings in a layer
+        "setuptools>=77",  # the test of the wheel builds it without a network
+    ],
+    # The documentation site.
+    "docs": [
+        "mkdocs>=1.6,<2",  # 2 drops the plugins and the theme
+        "mkdocs-material>=9.7",
+        "mkdocstrings[python]>=1.0",  # the reference pages, from the docstrings
     ],
 }
 
+URL = "https://github.com/scalingnote-jax/scalingnote_jax"
+
 setup(
     name="scalingnote_jax",
-    version="0.1.0",
+    version=VERSION,
     description="ScalingNote in JAX: LLM retrieval towers, distilled into a small query tower",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The scalingnote_jax authors",
+    keywords=[
+        "information retrieval",
+        "dense retrieval",
+        "dual encoder",
+        "knowledge distillation",
+        "large language models",
+        "JAX",
+        "Flax",
+        "TPU",
+        "ScaNN",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Indexing",
+        "Typing :: Typed",
+    ],
+    url=URL,
+    project_urls={
+        "Documentation": "https://scalingnote-jax.github.io/scalingnote_jax",
+        "Source": URL,
+        "Issues": f"{URL}/issues",
+        "Changelog": f"{URL}/blob/main/CHANGELOG.md",
+    },
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["scalingnote_jax", "scalingnote_jax.*"]),
-    package_data={"scalingnote_jax": ["py.typed", "**/*.html", "**/*.css", "**/*.js"]},
+    packages=[
+        *find_packages(include=["scalingnote_jax", "scalingnote_jax.*"]),
+        "scalingnote_jax.configs",
+    ],
+    # The configs lie at the top level, where a reader looks for them, and are installed with the
+    # package, so that `scalingnote run quickstart` works outside a clone.
+    package_dir={"scalingnote_jax.configs": "configs"},
+    package_data={
+        "scalingnote_jax": ["py.typed", "**/*.html", "**/*.css", "**/*.js"],
+        "scalingnote_jax.configs": ["**/*.py"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["scalingnote=scalingnote_jax.cli:main"]},

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from scalingnote_jax.version import __version__
+
 __all__ = ["Hit", "Model", "Searcher", "__version__", "load"]
 
 if TYPE_CHECKING:

@@ -4,21 +4,25 @@ a tokenizer, a config.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The second flag: see CPU_IN_ORDER in mesh.py, which cannot be imported yet.
+# The second flag: see CPU_IN_ORDER in devices/mesh.py, which cannot be imported yet. The third:
+# half of the time to compile a program is LLVM's optimisation, and most run for milliseconds here.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    " --xla_backend_optimization_level=0"
 )
 # Shared with the processes that tests start: most of a tiny model's time is compiling it.
 COMPILED = Path(tempfile.gettempdir()) / "scalingnote_jax-tests-compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402  (after its environment)
 import pytest  # noqa: E402
@@ -139,10 +143,27 @@ def make_config(folder: Path) -> Path:
     return path
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once in a session, however many processes run the tests: the first
+    that needs it makes it, the others wait.
+    """
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # where the folders of all workers lie
+    folder = root / name
+    with (root / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if lock.tell() == 0:  # an empty file: nobody has made it
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            lock.write("made")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a tiny config file."""
-    return make_config(tmp_path_factory.mktemp("tiny"))
+    """The path of a tiny config file; a test may put other configs beside it, under other names."""
+    return once(tmp_path_factory, "tiny", make_config) / "tiny.py"
 
 
 @pytest.fixture(scope="session")
@@ -150,9 +171,10 @@ def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A workdir on which `scalingnote run` has ended; only to be read."""
     from scalingnote_jax.cli import main
 
-    workdir = tmp_path_factory.mktemp("run") / "work"
-    assert main(["run", str(tiny_config), f"--workdir={workdir}"]) == 0
-    return workdir
+    def run(folder: Path) -> None:
+        assert main(["run", str(tiny_config), f"--workdir={folder / 'work'}"]) == 0
+
+    return once(tmp_path_factory, "finished", run) / "work"
 
 
 @pytest.fixture

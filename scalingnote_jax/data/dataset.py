@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import scalingnote_jax
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
@@ -28,6 +27,7 @@ from scalingnote_jax.data.survey import Survey, survey
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import Bar, progress
+from scalingnote_jax.version import __version__
 
 __all__ = ["Collection", "build_dataset"]
 
@@ -71,7 +71,7 @@ def content(data_dir: Path) -> str:
 
 def source_hash(settings: Any) -> list[str]:
     """What a dataset is made from beside the config: the source's content and this version."""
-    return [open_source(settings.data).fingerprint(), scalingnote_jax.__version__]
+    return [open_source(settings.data).fingerprint(), __version__]
 
 
 def _write(source: Source, found: Survey, folder: Path) -> None:

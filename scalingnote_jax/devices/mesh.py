@@ -32,7 +32,7 @@ BATCH = PartitionSpec(BATCH_AXES)
 # Containers of one job may start minutes apart.
 START_TIMEOUT_SECS = 300
 # Compiled programs survive the process: a restart after preemption, and the second run of a config,
-# start at once. JAX's own variable names another folder.
+# start at once. JAX's own variables name another folder and another limit.
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "scalingnote_jax" / "compiled"
 COMPILE_CACHED_FROM_SECS = 0.2
 # Transfers that do not depend on each other are otherwise started as they come: each CPU device may
@@ -52,7 +52,8 @@ def start() -> None:
     os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
     job = find_job(START_TIMEOUT_SECS)
     if job is not None:
         _join(job)

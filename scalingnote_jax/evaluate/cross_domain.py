@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-import scalingnote_jax
 from scalingnote_jax.config import DataConfig, EvalConfig
 from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.data.dataset import Collection, build_dataset
@@ -34,6 +33,7 @@ from scalingnote_jax.systems import TEACHER, System, is_lexical, is_student
 from scalingnote_jax.vectors.encode import side_vectors
 from scalingnote_jax.vectors.encoder import Encoder, Encoders
 from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.version import __version__
 from scalingnote_jax.workflow.workdir import Workdir, is_done, mark_done
 
 OPTION = "--eval.collections"
@@ -176,7 +176,7 @@ def _open(subject: Subject, name: str, path: str) -> _Other:
     """Builds the collection's data, unless nothing has changed."""
     here, source = subject.workdir.with_collection(name), _source(subject.data, name, path)
     cfg = _data(subject.data, path)
-    inputs = section_hash(source.fingerprint(), scalingnote_jax.__version__)
+    inputs = section_hash(source.fingerprint(), __version__)
     if mesh_lib.first_process() and not is_done(here.data, inputs):
         here.data.parent.mkdir(parents=True, exist_ok=True)
         build_dataset(cfg, here.data)

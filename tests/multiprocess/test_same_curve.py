@@ -26,7 +26,8 @@ def in_processes(
     """Runs a command in processes of its own with so many fake devices each."""
     if processes > 1:
         command = [sys.executable, str(LAUNCHER), str(processes), "--", *command]
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # The last one counts.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=600, check=False

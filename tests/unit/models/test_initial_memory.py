@@ -22,10 +22,11 @@ import jax
 import numpy as np
 from pathlib import Path
 from scalingnote_jax.config import MeshConfig, TowerConfig
-from scalingnote_jax.mesh import make_mesh
-from scalingnote_jax.models.towers import tower_def
-from scalingnote_jax.sharding import place, shardings_of
-from scalingnote_jax.train.state import flatten
+from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.devices.sharding import shardings_of
+from scalingnote_jax.models.layers.params import flatten
+from scalingnote_jax.models.tower import tower_def
+from scalingnote_jax.models.weights.placing import place
 
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -219,7 +219,7 @@ def test_a_round_may_go_on_from_the_weights_before_it(
     assert further[0] < anew[0] - 0.1, "the same batch, with weights that were trained before"
     config, work = load_config(tiny_config), Workdir(copy)
     first = work.at_round(0).teacher
-    args = (Collection.open(work.data), work, make_mesh(config.mesh), "x")
+    args = (Collection.open(work.data), work, make_mesh(config.mesh))
     stage = first_stage(config, *args, before=first)
     trained = encoder_of(config, work.at_round(0), "teacher", "doc", args[2])
     start = stage.initial()
