@@ -147,7 +147,16 @@ def _step(verb: str, words: list[str]) -> None:
     if args.dry_run:
         from scalingnote_jax.plan.dry_run import dry_run
 
-        return dry_run(config, verb, mesh, str(workdir.root))
+        return dry_run(
+            verb,
+            mesh,
+            str(workdir.root),
+            stages=config.stages,
+            teacher=config.teacher,
+            train=config.train,
+            distill=config.distill,
+            refine=config.refine,
+        )
     run.check(config)
     if mesh_lib.first_process():
         claim_workdir(config, workdir.root, args.overwrite)
@@ -256,11 +265,16 @@ def _export(words: list[str]) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
-    from scalingnote_jax.export.export_towers import Wish, run
+    from scalingnote_jax.export.export_towers import ExportRequest, export_towers
+    from scalingnote_jax.run import finished_metrics
+    from scalingnote_jax.vectors.pairing import served_config
+    from scalingnote_jax.workflow.workdir import Workdir
 
     side = args.side or ("query" if args.tower == "student" else "doc")
-    wish = Wish(args.format, args.tower, side, args.dtype)
-    run(Path(args.workdir), wish, Path(args.out), args.overwrite)
+    request = ExportRequest(args.format, args.tower, side, args.dtype)
+    workdir = Workdir(args.workdir)
+    metrics = finished_metrics(served_config(workdir), workdir)
+    export_towers(workdir.root, request, Path(args.out), args.overwrite, metrics)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -286,11 +300,14 @@ def _plan(words: list[str]) -> None:
 
     prepare_environment()  # before JAX is imported
     from scalingnote_jax.config.load import load_config
-    from scalingnote_jax.plan.plan_config import Wish, run
+    from scalingnote_jax.plan.make_plan import Workload
+    from scalingnote_jax.plan.run_plan import PlanRequest, run_plan
 
     config = load_config(args.config, overrides, smoke=args.smoke)
-    wish = Wish(args.topology, args.slices, args.pairs, args.search, args.batches, args.compiles)
-    run(config, wish, Path(args.workdir or Path("runs") / config.name))
+    workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
+    given = args.pairs, args.search, args.batches, args.compiles
+    request = PlanRequest(args.topology, args.slices, *given)
+    run_plan(workload, request, Path(args.workdir or Path("runs") / config.name))
 
 
 if __name__ == "__main__":

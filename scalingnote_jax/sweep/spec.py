@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import made_by
+from scalingnote_jax.config.load import apply_overrides, made_by
 from scalingnote_jax.errors import bad_input
 
 
@@ -29,6 +29,14 @@ class Sweep:
     axes: Mapping[str, tuple[Any, ...]]
     seeds: tuple[int, ...] = (0,)
     mode: Literal["one at a time", "grid"] = "one at a time"
+
+    def config_with(self, words: list[str]) -> Config:
+        """The config with overrides ("--distill.w_mse=0", …).
+
+        Raises:
+            UserError: an unknown field, or a value that it cannot take.
+        """
+        return apply_overrides(self.config, words)
 
 
 def load_sweep(path: str | Path) -> Sweep:

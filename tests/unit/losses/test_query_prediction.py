@@ -174,11 +174,12 @@ def test_a_batch_has_titles_only_where_they_are_asked_for(
 ) -> None:
     plain = change(config, pack_documents=packed)
     before = built(plain, workdir, "one").sampler.batch(0)
-    assert before.keys() == batch_shapes(plain).keys()
+    assert before.keys() == batch_shapes(plain.train, plain.teacher).keys()
     assert "doc_beginnings" not in before
     wanted = change(plain, title_prediction="contrastive")
     batch = built(wanted, workdir, "one").sampler.batch(0)
-    assert batch.keys() == before.keys() | {"doc_beginnings"} == batch_shapes(wanted).keys()
+    shapes = batch_shapes(wanted.train, wanted.teacher)
+    assert batch.keys() == before.keys() | {"doc_beginnings"} == shapes.keys()
     # "about WORD topic0": three tokens of each of 32 documents.
     assert (batch["doc_beginnings"] > 0).sum() == 3 * 32
     segments = batch["doc_segments" if packed else "doc_mask"]
