@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from export_sources import LONG, SHAPES, source_of, vectors_of, word_tokenizer
+from scalingnote_jax.config.prompt_form import MARKER
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.errors import UserError
@@ -23,7 +24,6 @@ from scalingnote_jax.export.sentences import write_one, write_pair
 from scalingnote_jax.export.snippets import QUERY, TEXT, TITLE
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.export.write_hf import write_body, write_hf
-from scalingnote_jax.text.prompts import MARKER
 
 TEXTS = ["amber basin topic3", "cedar", "delta, umber? dune", " ".join(["ember fjord"] * 20)]
 PROMPT = "about topic1: {text}"
