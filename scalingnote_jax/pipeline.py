@@ -44,14 +44,13 @@ from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import build_index, needs_queries
 from scalingnote_jax.retrieval.mine import FILE as NEGATIVES
 from scalingnote_jax.rounds import (
-    check_stage_1,
     make_negatives,
     make_teacher,
     mine_inputs,
     steps_of,
     train_inputs,
 )
-from scalingnote_jax.systems import check_systems, distills, refines, row_name
+from scalingnote_jax.systems import distills, refines, row_name
 from scalingnote_jax.train.stage2 import distill
 from scalingnote_jax.train.stage3 import mining_rules, refine
 from scalingnote_jax.vectors.encode import side_vectors
@@ -67,9 +66,7 @@ class Run:
     def __init__(self, config: Config, workdir: Workdir, mesh: Mesh, reuse: Sequence[Path] = ()):
         """`reuse`: workdirs whose finished steps may be taken over."""
         check_robustness(config.eval)  # before minutes of training, not after them
-        check_systems(config)
         check_collections(config)
-        check_stage_1(config)
         self.config, self.workdir, self.mesh, self.reuse = config, workdir, mesh, reuse
         self.round = len(config.mine.rounds) - 1  # of mining and training: see rounds.py
         self._collection: Collection | None = None

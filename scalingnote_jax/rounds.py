@@ -12,10 +12,8 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scalingnote_jax.config import Config, NegativeSource, replace
+from scalingnote_jax.config import NegativeSource, replace
 from scalingnote_jax.config.values import section_hash
-from scalingnote_jax.data.negatives import check_mining
-from scalingnote_jax.data.sources.mixture import check_mixture
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.mine import mine, open_negatives
@@ -24,17 +22,6 @@ from scalingnote_jax.workflow.workdir import clear, is_done
 
 if TYPE_CHECKING:
     from scalingnote_jax.pipeline import Run
-
-
-def check_stage_1(config: Config) -> None:
-    """Refuses options of stage 1 that do not fit each other, before anything is made.
-
-    Raises:
-        UserError: see `check_mining` and `check_mixture`.
-    """
-    train = config.train
-    check_mining(config.mine, train.negatives_per_query)
-    check_mixture(config.data, train.mixture_weights, train.single_collection_batches)
 
 
 def steps_of(run: Run, verb: str) -> Iterator[tuple[str, Run]]:

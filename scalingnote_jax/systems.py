@@ -9,7 +9,6 @@ does.
 from __future__ import annotations
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.errors import bad_input
 
 
 def distills(config: Config) -> bool:
@@ -42,17 +41,6 @@ def systems(config: Config) -> list[str]:
         if system in ("student", "refined") and refines(config) and "refined" not in found:
             found.append("refined")
     return found
-
-
-def check_systems(config: Config) -> None:
-    """
-    Raises:
-        UserError: the evaluation would have no row.
-    """
-    if not systems(config) and not config.eval.runs:
-        given = ", ".join(config.eval.systems) or "none"
-        expected = "one that this config has, such as bm25 or teacher, or a run in --eval.runs"
-        raise bad_input("--eval.systems", given, expected, "add one")
 
 
 def row_name(config: Config, tower: str) -> str:

@@ -1,7 +1,7 @@
 """What a field may hold beyond its type, written into the type itself: `batch_size: Count = 64`.
 
 `validate.py` reads these types, `describe.py` prints them. Not for rules over several fields: see
-the `rules_*.py` files.
+the files of `rules/`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from scalingnote_jax.config import durations, metric_names
+from scalingnote_jax.config.forms import durations, metric_names
 
 
 class Limit(Protocol):

@@ -17,7 +17,7 @@ from scalingnote_jax.config import (
     TowerConfig,
     replace,
 )
-from scalingnote_jax.text.prompts import render
+from scalingnote_jax.config.forms.prompt import own_words
 
 BATCH, STEPS, TOKENS = 16, "20 steps", 48
 
@@ -59,7 +59,7 @@ def shrunk(config: Config) -> Config:
 
 
 def _tower(cfg: TowerConfig) -> TowerConfig:
-    tokens = TOKENS + len(render(cfg.text, "", "").encode())  # a byte each; the prompt is extra
+    tokens = TOKENS + len(own_words(cfg.text.prompt).encode())  # a byte each; the prompt is extra
     return replace(
         cfg,
         weights="random",

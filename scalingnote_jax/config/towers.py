@@ -16,6 +16,9 @@ from scalingnote_jax.config.limits import (
     Weight,
 )
 
+NO_LAYERS = -1  # of `TowerConfig.num_layers`; in a shape it is 0
+FIRST, ENDS = "teacher:first", "teacher:ends"  # weights of a student made of its teacher's layers
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -137,7 +140,7 @@ class TowerConfig:
     # goes to the projection (models/lookup.py)
     num_layers: Annotated[int, Range(-1)] = 0
     # What becomes the vector: the state of the last or first ("cls") token, or the mean of all;
-    # "marker": the state before the token at which config/prompt_form.MARKER begins in the prompt
+    # "marker": the state before the token at which config/forms/prompt.MARKER begins in the prompt
     pooling: Literal["last", "mean", "cls", "marker"] = "mean"
     # A decoder whose tokens see later ones too (LLM2Vec, NV-Embed, EmbeddingGemma); must be set for
     # weights whose config says so

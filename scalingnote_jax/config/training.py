@@ -159,8 +159,8 @@ class MineConfig:
     # A negative scores at most the best relevant document's score less this. This and the two below
     # look at the teacher's scores; BM25 has the window only, "judged" not even that. None: no limit
     absolute_margin: CosineMargin | None = None
-    # A negative scores at most the best relevant document's score less this share of how far that is
-    # above the query's mean score (after NV-Retriever, 2407.15831, which takes the share of the
+    # A negative scores at most the best relevant document's score less this share of how far that
+    # is above the query's mean score (after NV-Retriever, 2407.15831, which takes the share of the
     # score itself: too much in a narrow cone)
     relative_margin: Share | None = 0.05
     max_score: Cosine | None = None  # nor does a negative score more than this
@@ -183,8 +183,8 @@ class DistillConfig:
     # Which texts' teacher vectors are learned (docs/distillation.md)
     queries: tuple[QuerySource, ...] = ("train",)
     sentences_per_document: Count = 1  # from its beginning, where "sentences" is among `queries`
-    # Where "noised" is among `queries`: each text of the others once more, disturbed by one of these
-    # kinds (docs/robustness.md), never as the evaluation disturbs its own
+    # Where "noised" is among `queries`: each text of the others once more, disturbed by one of
+    # these kinds (docs/robustness.md), never as the evaluation disturbs its own
     noise: tuple[QueryNoise, ...] = ("typos", "swaps", "dropped_words", "truncated")
     noise_strength: PositiveShare = 0.2  # for most kinds the share of words that are touched
     # Share of each of `queries` in what an epoch sees, of any sum; (): each text once

@@ -4,7 +4,7 @@ of the folder; the tests do so.
 
 from __future__ import annotations
 
-from scalingnote_jax.config.prompt_form import MARKER
+from scalingnote_jax.config.forms.prompt import MARKER
 from scalingnote_jax.export.exported_tower import Source
 from scalingnote_jax.text.contract import to_marker
 from scalingnote_jax.text.prompts import render

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
-from scalingnote_jax.config.prompt_form import FIELD, MARKER
+from scalingnote_jax.config.forms.prompt import FIELD, MARKER
 from scalingnote_jax.errors import bad_input
 
 NOTE = "Title: {title}\nContent: {text}"

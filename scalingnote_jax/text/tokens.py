@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
-from scalingnote_jax.config.prompt_form import MARKER, last_words
+from scalingnote_jax.config.forms.prompt import MARKER, last_words
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress

@@ -18,7 +18,7 @@ from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.losses.distill import check_weights, needs_documents
+from scalingnote_jax.losses.distill import needs_documents
 from scalingnote_jax.losses.matryoshka import check_sizes
 from scalingnote_jax.models.from_teacher import student_config
 from scalingnote_jax.models.layers.params import flatten
@@ -116,7 +116,6 @@ def build(
     """
     cfg = config.distill
     check_batch("distill", cfg, mesh)
-    check_weights(cfg)
     tower = tower_def(student_config(config), "distill.student")
     if tower.dim != vectors.shape[1]:
         raise bad_input(
