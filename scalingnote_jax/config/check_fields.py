@@ -34,26 +34,24 @@ def check_fields(section: Any, prefix: str = "") -> None:
         expected = expected_instead(hint, value)
         if expected is not None:
             given = repr(value) if isinstance(value, str | tuple | list) else str(value)
-            raise bad_input(f"--{name}", given, expected, _fix(name, hint, value, field))
+            raise bad_input(f"--{name}", given, expected, fix_for(name, hint, value, field.default))
         if dataclasses.is_dataclass(value):
             check_fields(value, f"{name}.")
 
 
-def _fix(name: str, hint: Any, value: Any, field: dataclasses.Field[Any]) -> str:
+def fix_for(name: str, hint: Any, value: Any, default: Any) -> str:
     """What to do next: the word that was probably meant, how a list is written, or the default."""
     known = choices(hint)
-    words = value if isinstance(value, tuple) else (value,)
-    for word in words:
-        if known and word not in known:
-            near = difflib.get_close_matches(str(word), known, n=1)
-            if near:
-                return f"did you mean {near[0]!r}?"
+    for word in value if isinstance(value, tuple) else (value,):
+        near = difflib.get_close_matches(str(word), known, n=1) if word not in known else []
+        if near:
+            return f"did you mean {near[0]!r}?"
     if item_of(hint) is not None:
-        return f"separate by commas: {list_example(name, hint, field.default)}"
+        return f"separate by commas: {list_example(name, hint, default)}"
     if known:
         return "choose one"
-    has_default = field.default not in (dataclasses.MISSING, "")
-    return f"the default is {field.default}" if has_default else "change it"
+    has_default = default not in (dataclasses.MISSING, "")
+    return f"the default is {default}" if has_default else "change it"
 
 
 def list_example(name: str, hint: Any, default: Any) -> str:

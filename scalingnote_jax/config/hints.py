@@ -17,9 +17,13 @@ from scalingnote_jax.config.limits import Limit
 _WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
 
-@functools.cache
-def field_hints(kind: type) -> dict[str, Any]:
+def field_hints(kind: Any) -> dict[str, Any]:
     """Field → type of a dataclass, limits included."""
+    return _field_hints(kind)
+
+
+@functools.cache
+def _field_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
@@ -29,7 +33,7 @@ def options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if union else (hint,)
 
 
-def sections(hint: Any) -> tuple[type, ...]:
+def sections(hint: Any) -> tuple[Any, ...]:
     """The dataclasses that a field may hold."""
     return tuple(option for option in options(hint) if dataclasses.is_dataclass(option))
 

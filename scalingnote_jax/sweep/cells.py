@@ -9,6 +9,7 @@ from typing import Any
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.load import apply_overrides
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -73,9 +74,11 @@ def config_of(config: Config, cell: Cell) -> Config:
     """The cell's config.
 
     Raises:
-        UserError: a field does not take its value.
+        UserError: a field does not take its value, or the config cannot work with it.
     """
-    return apply_overrides(config, cell.words)
+    config = apply_overrides(config, cell.words)
+    validate(config)
+    return config
 
 
 def on_axis(sweep: Sweep, cell: Cell, field: str) -> bool:
