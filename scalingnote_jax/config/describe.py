@@ -12,7 +12,7 @@ import textwrap
 import tokenize
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from scalingnote_jax.config import Config
@@ -20,7 +20,12 @@ from scalingnote_jax.config.hints import field_hints, in_words, sections
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.errors import bad_input
 
-_WIDTH = 80
+_WIDTH, _INDENT = 80, "    "
+_SECTION = object()  # in place of a value
+_NOTE = (
+    "Sections that hold the same fields (teacher.query, teacher.doc, distill.student; the optim of "
+    "each stage) are listed in full once, after that only what differs."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Entry:
 
     Attributes:
         of: the dataclass that it belongs to, where the field above may hold several; otherwise "".
-        value: None where there is no default.
+        kind: its type and limits in words.
+        first: its name in the first place where its dataclass stands.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Entry:
     value: Any
     required: bool
     meaning: str
+    first: str
 
 
 def main(parser: ArgumentParser, words: list[str]) -> None:
@@ -67,41 +74,51 @@ def listing(section: str = "", config: Config | None = None) -> str:
         known = ", ".join(field.name for field in fields(Config))
         raise bad_input("config", f"no section {section!r}", known, "name one, or leave it out")
     lines: list[str] = []
+    values = {(entry.name, entry.of): entry.value for entry in found}
     for entry in found:
+        if entry.first != entry.name and (entry.first, entry.of) in values:
+            if entry.value == values[entry.first, entry.of] and entry.value is not _SECTION:
+                continue
+            same = f"as --{entry.first}"
+            meaning = f"{entry.meaning}; {same}" if entry.value is _SECTION else same
+            entry = replace(entry, kind="", meaning=meaning)
         given = "(no default)" if entry.required else f"= {_shown(entry.value)}"
+        given = "" if entry.value is _SECTION else given
         head = f"--{entry.name} {given}" + (f"   [of a {entry.of}]" if entry.of else "")
         lines += textwrap.wrap(head, _WIDTH, subsequent_indent="      ", break_on_hyphens=False)
-        for text in (f"({entry.kind})", entry.meaning):
-            lines += textwrap.wrap(
-                text,
-                _WIDTH,
-                initial_indent="    ",
-                subsequent_indent="    ",
-                break_on_hyphens=False,
-            )
+        for text in (entry.kind and f"({entry.kind})", entry.meaning):
+            lines += textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    if not name:
+        lines += ["", *textwrap.wrap(_NOTE, _WIDTH)]
     return "\n".join(lines)
 
 
 def entries(config: Config | None = None) -> Iterator[Entry]:
-    """Every leaf field. Of a field that may hold one of several dataclasses and has none, the
-    fields of each with their defaults.
+    """Every field; a section stands before its fields, as "NAME.*". Of a field that may hold one of
+    several dataclasses and has none, the fields of each with their defaults.
     """
-    yield from _entries(Config, config, "", "")
+    yield from _entries(Config, config, "", "", {})
 
 
-def _entries(kind: Any, section: Any, prefix: str, of: str) -> Iterator[Entry]:
+def _entries(
+    kind: Any, section: Any, prefix: str, of: str, places: dict[Any, str]
+) -> Iterator[Entry]:
+    """`places`: dataclass → the prefix where it stood first; grows."""
+    first = places.setdefault(kind, prefix)
     said, hints = meanings(kind), field_hints(kind)
     for field in fields(kind):
         name, hint, value = f"{prefix}{field.name}", hints[field.name], _value(field, section)
         required = section is None and value is MISSING
         if is_dataclass(value):
+            whole = f"{name}.*"
+            yield Entry(whole, of, "", _SECTION, False, said[field.name], f"{first}{field.name}.*")
             several = len(sections(hint)) > 1
             mark = type(value).__name__ if several else of
-            yield from _entries(type(value), value, f"{name}.", mark)
+            yield from _entries(type(value), value, f"{name}.", mark, places)
             continue
-        yield Entry(name, of, in_words(hint), value, required, said[field.name])
+        yield Entry(name, of, in_words(hint), value, required, said[field.name], first + field.name)
         for option in sections(hint):  # None here
-            yield from _entries(option, None, f"{name}.", option.__name__)
+            yield from _entries(option, None, f"{name}.", option.__name__, places)
 
 
 def _value(field: Any, section: Any) -> Any:

@@ -57,7 +57,7 @@ class DecoderShape:
     vocab_size: Count = 512  # V, rows of the token table
     hidden_size: Count = 64  # E
     intermediate_size: Count = 128  # F, of the feed-forward layer
-    num_layers: CountOrZero = 2
+    num_layers: CountOrZero = 2  # of the model, before `TowerConfig.num_layers` takes some
     num_heads: Count = 4  # H, of queries
     num_kv_heads: Count = 2  # heads of keys and values, each for several of the queries
     head_dim: Count = 16  # K
@@ -83,7 +83,7 @@ class BertShape:
     vocab_size: Count = 512  # V, rows of the token table
     hidden_size: Count = 64  # E
     intermediate_size: Count = 128  # F, of the feed-forward layer
-    num_layers: Count = 2
+    num_layers: CountOrZero = 2  # of the model, before `TowerConfig.num_layers` takes some
     num_heads: Count = 4  # H
     max_positions: Count = 128  # rows of the position table: the longest text
     type_vocab_size: Count = 2  # rows of the segment table, of which the first is used
@@ -101,7 +101,7 @@ class ModernBertShape:
     vocab_size: Count = 512  # V, rows of the token table
     hidden_size: Count = 64  # E
     intermediate_size: Count = 128  # F, of the feed-forward layer
-    num_layers: Count = 2
+    num_layers: CountOrZero = 2  # of the model, before `TowerConfig.num_layers` takes some
     num_heads: Count = 4  # H
     reach: Count = 64  # tokens that a local layer sees to each side
     global_every: Count = 3  # every n-th layer, from the first one on, sees all

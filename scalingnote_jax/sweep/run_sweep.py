@@ -15,7 +15,8 @@ from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
-from scalingnote_jax.sweep.cells import make_cells
+from scalingnote_jax.startup import check_places
+from scalingnote_jax.sweep.cells import config_of, make_cells
 from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import Outcome, Start, plan, run_cells, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
@@ -33,7 +34,9 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
         UserError: the sweep, or a cell's config, cannot be made.
         SystemExit: 1, when all is done and a cell has failed.
     """
-    parser.add_argument("sweep", help="a Python file with get_sweep(), see configs/")
+    parser.add_argument(
+        "sweep", help="a Python file with get_sweep(), or the name of one in configs/"
+    )
     parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
     parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
     parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
@@ -43,7 +46,10 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
     base = shrunk(sweep.config) if args.smoke else sweep.config
     sweep = replace(sweep, config=apply_overrides(base, overrides))
     root = Path(args.workdir or Path("runs") / Path(args.sweep).stem)
-    outcomes = plan(make_cells(sweep), root, args.overwrite)
+    cells = make_cells(sweep)
+    outcomes = plan(cells, root, args.overwrite)
+    for cell in cells:
+        check_places(config_of(sweep.config, cell), "run")
     claim_workdir(sweep.config, root, args.overwrite)
     for _ in run_cells(sweep.config, outcomes, start):
         found = write(sweep, outcomes, root)

@@ -166,6 +166,12 @@ def _check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:
         )
 
 
+def _check_tokenizer(cfg: TowerConfig, where: str) -> None:
+    if cfg.weights == "random" and not cfg.tokenizer:
+        expected = "one, as random weights bring none"
+        raise bad_input(f"--{where}.tokenizer", "none", expected, "such as 'bytes'")
+
+
 def _check_teacher(config: Config) -> None:
     teacher = config.teacher
     for side, cfg in (("query", teacher.query), ("doc", teacher.doc)):
@@ -174,6 +180,7 @@ def _check_teacher(config: Config) -> None:
             fix = "name a model, or 'random'"
             raise bad_input(f"--teacher.{side}.weights", repr(cfg.weights), expected, fix)
         check_tower(cfg, f"teacher.{side}")
+        _check_tokenizer(cfg, f"teacher.{side}")
     query, doc = known_dim(teacher.query), known_dim(teacher.doc)
     if query and doc and query != doc:
         raise bad_input(
@@ -197,6 +204,7 @@ def _check_student(config: Config) -> None:
     check_tower(student, where)
     if not config.distill.duration:
         return
+    _check_tokenizer(student, where)
     if not student.weights.startswith("teacher:"):
         ours, theirs = known_dim(student), known_dim(teacher)
         if ours and theirs and ours != theirs:
