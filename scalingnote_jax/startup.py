@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scalingnote_jax.config import Config, TowerConfig
 from scalingnote_jax.config.values import CONFIG_FILE
 from scalingnote_jax.data.sources import open_source
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hub import locate
 
 if TYPE_CHECKING:
@@ -41,16 +41,23 @@ def check_places(config: Config, verb: str) -> None:
             raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")
     if verb in _WITHOUT_TOWERS:
         return
-    students = (config.distill.student,) if config.distill.duration else ()
-    for cfg in (config.teacher.query, config.teacher.doc, *students):
-        _locate(cfg)
+    towers = {"teacher.query": config.teacher.query, "teacher.doc": config.teacher.doc}
+    if config.distill.duration:
+        towers["distill.student"] = config.distill.student
+    for where, cfg in towers.items():
+        _locate(cfg, where)
 
 
-def _locate(cfg: TowerConfig) -> None:
-    if cfg.weights != "random" and not cfg.weights.startswith("teacher:"):
-        locate(cfg.weights)
-    if cfg.tokenizer not in ("", "bytes"):
-        locate(cfg.tokenizer, tokenizer=True)
+def _locate(cfg: TowerConfig, where: str) -> None:
+    field = f"--{where}.weights"
+    try:
+        if cfg.weights != "random" and not cfg.weights.startswith("teacher:"):
+            locate(cfg.weights)
+        field = f"--{where}.tokenizer"
+        if cfg.tokenizer not in ("", "bytes"):
+            locate(cfg.tokenizer, tokenizer=True)
+    except UserError as e:
+        raise UserError(f"{field}: {e}") from e
 
 
 def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:

@@ -34,9 +34,7 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
         UserError: the sweep, or a cell's config, cannot be made.
         SystemExit: 1, when all is done and a cell has failed.
     """
-    parser.add_argument(
-        "sweep", help="a Python file with get_sweep(), or the name of one in configs/"
-    )
+    parser.add_argument("sweep", help="a Python file with get_sweep(), or its name in configs/")
     parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
     parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
     parser.add_argument("--smoke", action="store_true", help="the config's tiny size")

@@ -75,7 +75,7 @@ def check_fit(cfg: TowerConfig, shape: Shape, where: str) -> None:
         raise bad_input(
             f"--{where}.text.max_tokens",
             str(cfg.text.max_tokens),
-            f"at most {shape.max_positions}, the positions of {cfg.weights}",
+            f"at most {shape.max_positions}, the positions of {cfg.weights} (max_positions)",
             "lower it",
         )
     if not shape.num_layers:
@@ -115,7 +115,7 @@ def _check_shape(shape: Shape, where: str) -> None:
 
 
 def _check_text(cfg: TowerConfig, where: str) -> None:
-    """Buckets cover max_tokens; the pooled marker is there."""
+    """Buckets cover max_tokens."""
     text, field = cfg.text, f"--{where}.text"
     if list(text.buckets) != sorted(set(text.buckets)) or not text.buckets:
         raise bad_input(
@@ -128,9 +128,6 @@ def _check_text(cfg: TowerConfig, where: str) -> None:
             "a last bucket equal to max_tokens",
             "make them equal",
         )
-    if cfg.pooling == "marker" and MARKER not in last_words(text.prompt):
-        expected = f"{MARKER} behind title and text, for pooling='marker'"
-        raise bad_input(f"{field}.prompt", repr(text.prompt), expected, "add it at the end")
 
 
 def _refuse_lookup(where: str, field: str, given: str, expected: str) -> None:
@@ -166,7 +163,12 @@ def _check_attention(cfg: TowerConfig, shape: Shape, where: str) -> None:
         )
 
 
-def _check_tokenizer(cfg: TowerConfig, where: str) -> None:
+def _check_words(cfg: TowerConfig, where: str) -> None:
+    """What turns texts into tokens: a planned tower has no need of it."""
+    prompt = cfg.text.prompt
+    if cfg.pooling == "marker" and MARKER not in last_words(prompt):
+        expected = f"{MARKER} behind title and text, for pooling='marker'"
+        raise bad_input(f"--{where}.text.prompt", repr(prompt), expected, "add it at the end")
     if cfg.weights == "random" and not cfg.tokenizer:
         expected = "one, as random weights bring none"
         raise bad_input(f"--{where}.tokenizer", "none", expected, "such as 'bytes'")
@@ -180,7 +182,7 @@ def _check_teacher(config: Config) -> None:
             fix = "name a model, or 'random'"
             raise bad_input(f"--teacher.{side}.weights", repr(cfg.weights), expected, fix)
         check_tower(cfg, f"teacher.{side}")
-        _check_tokenizer(cfg, f"teacher.{side}")
+        _check_words(cfg, f"teacher.{side}")
     query, doc = known_dim(teacher.query), known_dim(teacher.doc)
     if query and doc and query != doc:
         raise bad_input(
@@ -204,7 +206,7 @@ def _check_student(config: Config) -> None:
     check_tower(student, where)
     if not config.distill.duration:
         return
-    _check_tokenizer(student, where)
+    _check_words(student, where)
     if not student.weights.startswith("teacher:"):
         ours, theirs = known_dim(student), known_dim(teacher)
         if ours and theirs and ours != theirs:
@@ -227,7 +229,7 @@ def _check_student(config: Config) -> None:
             expected = f"{value}, as in the teacher's query tower"
             raise bad_input(f"--{where}.{name}", str(given), expected, "leave it out")
     text = teacher.text if student.text == TextConfig() else student.text
-    _check_text(replace(student, pooling=teacher.pooling, text=text), where)
+    _check_words(replace(student, pooling=teacher.pooling, text=text), where)
 
 
 TOWER_RULES = (_check_teacher, _check_student)

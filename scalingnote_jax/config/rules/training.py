@@ -37,11 +37,13 @@ def _check_batch(field: str, cfg: TrainConfig | DistillConfig | RefineConfig) ->
             "1: a row holds documents of queries of any part",
             f"use --{field}.encode_chunks, which changes no gradient",
         )
-    parts = cfg.accumulate * getattr(cfg, "encode_chunks", 1)
+    chunks = getattr(cfg, "encode_chunks", 1)
+    parts = cfg.accumulate * chunks
     if cfg.batch_size % parts:
+        of_chunks = f" and encode_chunks {chunks}" if chunks > 1 else ""
         raise bad_input(
             f"--{field}.batch_size",
-            f"{cfg.batch_size} rows in {parts} parts",
+            f"{cfg.batch_size} rows with accumulate {cfg.accumulate}{of_chunks}",
             f"a multiple of {parts}",
             f"set it to {-(-cfg.batch_size // parts) * parts}",
         )

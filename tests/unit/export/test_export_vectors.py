@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from export_sources import LONG, SHAPES, source_of, vectors_of, word_tokenizer
-from scalingnote_jax.config.prompt_form import MARKER
 
 from scalingnote_jax.config import Config
+from scalingnote_jax.config.forms.prompt import MARKER
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.export.card import write_card
 from scalingnote_jax.export.exported_tower import Source

@@ -14,6 +14,7 @@ import scalingnote_jax
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, MeshConfig, replace
 from scalingnote_jax.config.load import apply_overrides, load_config
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
@@ -24,7 +25,6 @@ from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.systems import (
-    check_systems,
     distills,
     refines,
     row_name,
@@ -72,9 +72,9 @@ def test_terms_are_equal_field_by_field(name: str) -> None:
 def test_an_evaluation_without_a_row_is_refused_at_the_start(asked: tuple[str, ...]) -> None:
     twin = config("twinbert")
     with pytest.raises(UserError, match=r"--eval\.systems"):
-        check_systems(replace(twin, eval=replace(twin.eval, systems=asked)))
-    check_systems(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
-    check_systems(twin)
+        validate(replace(twin, eval=replace(twin.eval, systems=asked)))
+    validate(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
+    validate(twin)
 
 
 def test_who_is_small_starts_from_the_same_weights() -> None:
