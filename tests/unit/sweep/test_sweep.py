@@ -109,7 +109,7 @@ def test_last_words(tmp_path: Path) -> None:
 def sweep_file(folder: Path, tiny_config: Path, axes: str) -> Path:
     path = folder / "small.py"
     path.write_text(f"""
-from scalingnote_jax.configfile import load_config
+from scalingnote_jax.config.load import load_config
 from scalingnote_jax.sweep import Sweep
 
 def get_sweep():
