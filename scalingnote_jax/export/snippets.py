@@ -4,9 +4,10 @@ of the folder; the tests do so.
 
 from __future__ import annotations
 
+from scalingnote_jax.config.forms.prompt import MARKER
 from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.text.contract import to_marker
-from scalingnote_jax.text.prompts import MARKER, render
+from scalingnote_jax.text.prompts import render
 
 QUERY, TITLE, TEXT = "a question", "its title", "some text"
 

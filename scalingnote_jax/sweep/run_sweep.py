@@ -15,6 +15,7 @@ from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
+from scalingnote_jax.startup import check_places
 from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import CellRun, Start, run_cells, runs_of, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
@@ -32,7 +33,7 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
         UserError: the sweep, or a cell's config, cannot be made.
         SystemExit: 1, when all is done and a cell has failed.
     """
-    parser.add_argument("sweep", help="a Python file with get_sweep(), see configs/")
+    parser.add_argument("sweep", help="a Python file with get_sweep(), or its name in configs/")
     parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
     parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
     parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
@@ -43,6 +44,8 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
     sweep = replace(sweep, config=apply_overrides(base, overrides))
     root = Path(args.workdir or Path("runs") / Path(args.sweep).stem)
     runs = runs_of(sweep, root, args.overwrite)
+    for each in runs:
+        check_places(sweep.config_with(each.cell.words), "run")
     claim_workdir(sweep.config, root, args.overwrite)
     for _ in run_cells(sweep, runs, start):
         found = _write(sweep, runs, root)

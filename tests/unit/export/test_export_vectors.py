@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from small_exports import LONG, SHAPES, exported_tower, vectors_of, word_tokenizer
 
+from scalingnote_jax.config.forms.prompt import MARKER
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.export.card import Origin, write_card
 from scalingnote_jax.export.exported_tower import ExportedTower
@@ -22,7 +23,6 @@ from scalingnote_jax.export.sentences import write_one, write_pair
 from scalingnote_jax.export.snippets import QUERY, TEXT, TITLE
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.export.write_hf import write_body, write_hf
-from scalingnote_jax.text.prompts import MARKER
 
 TEXTS = ["amber basin topic3", "cedar", "delta, umber? dune", " ".join(["ember fjord"] * 20)]
 PROMPT = "about topic1: {text}"

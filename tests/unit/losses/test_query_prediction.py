@@ -12,6 +12,7 @@ from run_parts import first_stage
 
 from scalingnote_jax.config import Config, DecoderShape, MeshConfig, TextConfig, replace
 from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
 from scalingnote_jax.devices import mesh as mesh_lib
@@ -199,6 +200,11 @@ def test_the_term_falls(config: Config, workdir: Workdir, how: str) -> None:
     assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.2
 
 
+def build_if_valid(config: Config, workdir: Workdir) -> None:
+    validate(config)
+    built(config, workdir, "one")
+
+
 def test_what_cannot_work_is_refused(config: Config, workdir: Workdir) -> None:
     def tower(side: str, **changes: Any) -> Config:
         towers = replace(
@@ -224,6 +230,6 @@ def test_what_cannot_work_is_refused(config: Config, workdir: Workdir) -> None:
     ]
     for wrong, options, message in cases:
         with pytest.raises(UserError) as error:
-            built(change(wrong, **options), workdir, "one")
+            build_if_valid(change(wrong, **options), workdir)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
