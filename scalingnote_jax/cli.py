@@ -112,8 +112,8 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.config.load import load_config
 
     config = load_config(args.config, overrides, smoke=args.smoke)
-    from scalingnote_jax.startup import check_evaluation, check_on_mesh, check_places, is_claimed
-    from scalingnote_jax.workflow.workdir import Workdir, claim_workdir
+    from scalingnote_jax.startup import claim_workdir, check_evaluation, check_on_mesh, check_places, is_claimed
+    from scalingnote_jax.workflow.workdir import Workdir
 
     workdir = Workdir(args.workdir or Path("runs") / config.name)
     new = not args.dry_run and (args.overwrite or not is_claimed(workdir.root))

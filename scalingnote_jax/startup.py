@@ -98,3 +98,29 @@ def check_evaluation(config: Config) -> None:
     check_robustness(config.eval)
     systems = systems_of(config.stages, config.eval.systems)
     check_collections(config.eval, config.data, systems)
+
+
+def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
+    """Writes the resolved config into `workdir`; refuses a workdir that belongs to another config.
+    Fields that change no number may differ.
+
+    Raises:
+        UserError: `workdir` holds another config and `overwrite` is not set; the first differing
+            field is named.
+    """
+    path = workdir / CONFIG_FILE
+    if path.is_file() and not overwrite:
+        theirs = field_values(read_workdir_config(workdir))
+        ours = field_values(config)
+        for name in [*ours, *theirs]:
+            if ours.get(name) != theirs.get(name) and not is_neutral(name):
+                raise bad_input(
+                    str(path),
+                    f"this workdir is of another config: {name} is {theirs.get(name)!r} there",
+                    f"{ours.get(name)!r}",
+                    "choose another --workdir, or add --overwrite to redo the steps that change",
+                )
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(to_json(config), indent=1) + "\n")
+    partial.replace(path)

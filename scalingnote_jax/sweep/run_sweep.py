@@ -15,12 +15,11 @@ from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
-from scalingnote_jax.startup import check_places
+from scalingnote_jax.startup import check_places, claim_workdir
 from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import CellRun, Start, run_cells, runs_of, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
 from scalingnote_jax.sweep.sweep_page import write_sweep
-from scalingnote_jax.workflow.workdir import claim_workdir
 
 
 def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start_process) -> None:

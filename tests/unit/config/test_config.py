@@ -11,7 +11,7 @@ from scalingnote_jax.config.load import apply_overrides, load_config
 from scalingnote_jax.config.values import from_json, section_hash, to_json
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.workflow.workdir import claim_workdir, read_workdir_config
+from scalingnote_jax.workflow.workdir import read_workdir_config
 
 CONFIG = Config(name="test", teacher=TowersConfig(query=TowerConfig(shape=BertShape())))
 
