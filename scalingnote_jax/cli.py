@@ -112,7 +112,13 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.config.load import load_config
 
     config = load_config(args.config, overrides, smoke=args.smoke)
-    from scalingnote_jax.startup import claim_workdir, check_evaluation, check_on_mesh, check_places, is_claimed
+    from scalingnote_jax.startup import (
+        check_evaluation,
+        check_on_mesh,
+        check_places,
+        claim_workdir,
+        is_claimed,
+    )
     from scalingnote_jax.workflow.workdir import Workdir
 
     workdir = Workdir(args.workdir or Path("runs") / config.name)
@@ -153,7 +159,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
         others = workdirs(Path(args.reuse)) if args.reuse else ()
         run.run_verb(config, workdir, mesh, verb, others, args.overwrite)
     if verb in ("run", "eval") and mesh_lib.first_process():
-        from scalingnote_jax.evaluate.result_table import print_table
+        from scalingnote_jax.evaluate.report.result_table import print_table
 
         print_table(workdir)
 

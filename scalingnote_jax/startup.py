@@ -1,16 +1,23 @@
-"""What is looked at before a new workdir is claimed: the data source, the weights, and what the
-devices make of the batch sizes. Whatever fails here leaves no folder.
+"""What is looked at before a new workdir is claimed, and the claim: the data source, the weights,
+and what the devices make of the batch sizes. Whatever fails here leaves no folder.
 
 What the config alone says was refused before, on load; texts and weights are read later.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalingnote_jax.config import Config, TowerConfig
-from scalingnote_jax.config.values import CONFIG_FILE
+from scalingnote_jax.config.neutral import is_neutral
+from scalingnote_jax.config.values import (
+    CONFIG_FILE,
+    field_values,
+    read_workdir_config,
+    to_json,
+)
 from scalingnote_jax.data.sources import open_source
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hub import locate

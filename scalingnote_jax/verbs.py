@@ -32,7 +32,7 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
 
 def compare(parser: ArgumentParser, words: list[str]) -> None:
     """Finished workdirs beside each other."""
-    from scalingnote_jax.evaluate import compare_table
+    from scalingnote_jax.evaluate.report import compare_table
 
     compare_table.main(parser, words)
 

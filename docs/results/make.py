@@ -28,11 +28,10 @@ from plot import Point, draw
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.load import load_config
-from scalingnote_jax.config.values import field_values
+from scalingnote_jax.config.values import field_values, read_workdir_config
 from scalingnote_jax.evaluate.report.words import first_row
 from scalingnote_jax.evaluate.statistics import compare_rows, interval, resampled_over_runs
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.workflow.workdir import read_workdir_config
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.with_suffix(".md")

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from scalingnote_jax.config.forms import durations, metric_names
+from scalingnote_jax.config.forms import duration as durations
+from scalingnote_jax.config.forms import metric_names
 
 
 class Limit(Protocol):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.check_fields import check_fields
-from scalingnote_jax.config.rules.data import DATA_RULES
-from scalingnote_jax.config.rules.evaluation import EVALUATION_RULES
-from scalingnote_jax.config.rules.towers import TOWER_RULES
-from scalingnote_jax.config.rules.training import TRAINING_RULES
+from scalingnote_jax.config.rules.data_rules import DATA_RULES
+from scalingnote_jax.config.rules.evaluation_rules import EVALUATION_RULES
+from scalingnote_jax.config.rules.tower_rules import TOWER_RULES
+from scalingnote_jax.config.rules.training_rules import TRAINING_RULES
 
 
 def validate(config: Config) -> None:

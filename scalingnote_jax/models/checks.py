@@ -1,5 +1,5 @@
 """What can be wrong with a tower's config beside its body, each in one line for the user. What the
-config or the shape alone says is refused by `config/rules/towers.py`.
+config or the shape alone says is refused by `config/rules/tower_rules.py`.
 """
 
 from __future__ import annotations

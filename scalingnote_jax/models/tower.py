@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import LoraConfig, TowerConfig
-from scalingnote_jax.config.rules.towers import check_fit, check_tower
+from scalingnote_jax.config.rules.tower_rules import check_fit, check_tower
 from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.models.checks import check_lora
 from scalingnote_jax.models.layers.params import (

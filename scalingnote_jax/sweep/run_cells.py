@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalingnote_jax import run
+from scalingnote_jax.config.values import CONFIG_FILE, read_workdir_config
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.progress import say
 from scalingnote_jax.sweep.cells import SweepCell, make_cells
 from scalingnote_jax.sweep.spec import Sweep
-from scalingnote_jax.workflow.workdir import CONFIG_FILE, Workdir, read_workdir_config
+from scalingnote_jax.workflow.workdir import Workdir
 
 Start = Callable[[list[str], Path], int]
 # Linux tells it when its parent ends: it saves, and the next start of the sweep finds it stopped

@@ -11,41 +11,20 @@ asks for the note as one word and takes the state before a marker token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
 from scalingnote_jax.config.forms.prompt import FIELD, MARKER
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.text.tokenizer import TextTokenizer
 
 NOTE = "Title: {title}\nContent: {text}"
 NOTE_AS_A_WORD = f"A note. Title: {{title}}\nContent: {{text}}\nThis note in one word: {MARKER}"
 QUERY_AS_A_WORD = f"A search query: {{text}}\nThis query in one word: {MARKER}"
 
 _NO_TITLE = -1
-
-
-class TextTokenizer(Protocol):
-    """The part of `models.tokenizer.TextTokenizer` that is needed here."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides on the ids."""
-        ...
-
-    @property
-    def pad_id(self) -> int:
-        """Stands for a text that has no tokens."""
-        ...
-
-    def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, special tokens included, at most `max_tokens`."""
-        ...
-
-    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """All token ids of each text, and the characters [start, end) that each stands for."""
-        ...
 
 
 class Field(NamedTuple):

@@ -22,7 +22,8 @@ from scalingnote_jax.config.forms.prompt import MARKER, last_words
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress
-from scalingnote_jax.text.prompts import TextTokenizer, encode_pairs
+from scalingnote_jax.text.prompts import encode_pairs
+from scalingnote_jax.text.tokenizer import TextTokenizer
 
 _CHUNK = 1024  # texts given to the tokenizer at a time
 

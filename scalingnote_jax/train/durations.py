@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 
-from scalingnote_jax.config.forms.durations import parse
+from scalingnote_jax.config.forms.duration import parse
 from scalingnote_jax.errors import bad_input
 
 

@@ -13,14 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.config.neutral import is_neutral
-from scalingnote_jax.config.values import (
-    CONFIG_FILE,
-    field_values,
-    read_workdir_config,
-    to_json,
-)
 from scalingnote_jax.errors import bad_input
 
 DONE = "done.json"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from scalingnote_jax.config import DataConfig
-from scalingnote_jax.config.forms.mixture import members, prompts
+from scalingnote_jax.config.forms.mixture_entry import members, prompts
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, Source
 from scalingnote_jax.hashing import content_hash
 

@@ -8,10 +8,10 @@ import pytest
 
 from scalingnote_jax.config import BertShape, Config, TowerConfig, TowersConfig, replace
 from scalingnote_jax.config.load import apply_overrides, load_config
-from scalingnote_jax.config.values import from_json, section_hash, to_json
+from scalingnote_jax.config.values import from_json, read_workdir_config, section_hash, to_json
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.startup import claim_workdir
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.workflow.workdir import read_workdir_config
 
 CONFIG = Config(name="test", teacher=TowersConfig(query=TowerConfig(shape=BertShape())))
 

@@ -9,9 +9,9 @@ import pytest
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.neutral import is_neutral
-from scalingnote_jax.config.values import field_values
+from scalingnote_jax.config.values import field_values, read_workdir_config
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.workflow.workdir import read_workdir_config
+from scalingnote_jax.startup import claim_workdir
 
 CONFIG = Config("test")
 

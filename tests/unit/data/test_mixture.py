@@ -12,7 +12,7 @@ import pytest
 from run_parts import first_stage
 
 from scalingnote_jax.config import DataConfig
-from scalingnote_jax.config.forms.mixture import check_mixture, members
+from scalingnote_jax.config.forms.mixture_entry import check_mixture, members
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection, build_dataset

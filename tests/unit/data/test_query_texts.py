@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scalingnote_jax.config import Config, DistillConfig, replace
-from scalingnote_jax.config.rules.training import check_query_sources
+from scalingnote_jax.config.rules.training_rules import check_query_sources
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.perturb import perturb

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scalingnote_jax.evaluate.compare_table import matrix_table
+from scalingnote_jax.evaluate.report.compare_table import matrix_table
 from scalingnote_jax.workflow.workdir import Workdir
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.forms.metric_names import parse
-from scalingnote_jax.config.rules.towers import known_dim
+from scalingnote_jax.config.rules.tower_rules import known_dim
 from scalingnote_jax.errors import bad_input
 
 

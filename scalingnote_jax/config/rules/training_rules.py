@@ -16,7 +16,7 @@ from scalingnote_jax.config import (
     TrainConfig,
 )
 from scalingnote_jax.config.forms.prompt import title_is_first
-from scalingnote_jax.config.rules.towers import known_dim
+from scalingnote_jax.config.rules.tower_rules import known_dim
 from scalingnote_jax.config.towers import NO_LAYERS
 from scalingnote_jax.errors import bad_input
 

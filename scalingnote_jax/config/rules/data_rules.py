@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.forms.mixture import check_mixture
+from scalingnote_jax.config.forms.mixture_entry import check_mixture
 from scalingnote_jax.errors import bad_input
 
 
