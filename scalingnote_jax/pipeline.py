@@ -14,7 +14,7 @@ from scalingnote_jax.data import dataset
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
-from scalingnote_jax.evaluate import evaluate
+from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
 from scalingnote_jax.train import stage1, stage2, stage3
 from scalingnote_jax.vectors import encode

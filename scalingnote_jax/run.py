@@ -18,36 +18,14 @@ from jax.sharding import Mesh
 from scalingnote_jax import pipeline
 from scalingnote_jax.config import Config
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.negatives import check_mining
-from scalingnote_jax.data.sources.mixture import check_mixture
 from scalingnote_jax.errors import UserError, bad_input
-from scalingnote_jax.evaluate.cross_domain import check_collections
-from scalingnote_jax.evaluate.disturbances import check_robustness
 from scalingnote_jax.losses.distill import needs_documents
-from scalingnote_jax.systems import systems_of
 from scalingnote_jax.vectors.encode import side_vectors
 from scalingnote_jax.vectors.pairing import run_towers
 from scalingnote_jax.workflow.engine import Task, run_task
 from scalingnote_jax.workflow.workdir import Workdir, output_of
 
 Reads = dict[str, Task]
-
-
-def check(config: Config) -> None:
-    """Refuses what can be seen to be wrong before anything is made.
-
-    Raises:
-        UserError: options that do not fit each other, or a file or folder that is not there.
-    """
-    check_mining(config.mine, config.train.negatives_per_query)
-    check_mixture(config.data, config.train.mixture_weights, config.train.single_collection_batches)
-    check_robustness(config.eval)
-    found = systems_of(config.stages, config.eval.systems)
-    if not found and not config.eval.runs:
-        given = ", ".join(config.eval.systems) or "none"
-        expected = "one that this config has, such as bm25 or teacher, or a run in --eval.runs"
-        raise bad_input("--eval.systems", given, expected, "add one")
-    check_collections(config.eval, config.data, found)
 
 
 def tasks(config: Config, workdir: Workdir) -> list[Task]:

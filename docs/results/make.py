@@ -6,9 +6,9 @@
                                                          the workdir was run with, and --name=…
                                                          another name than its own
 
-The page is what reading.md says, the picture, then the tables. A file holds what is needed to make
-its rows again (config, overrides, seed, commit, command), the rows of `eval/metrics.json`, and the
-metrics of single queries that the tests compare. Nothing is trained or scored here.
+The page is what reading.md concludes, the picture, then the tables. A file holds what is needed to
+make its rows again (config, overrides, seed, commit, command), the rows of `eval/metrics.json`, and
+the metrics of single queries that the tests compare. Nothing is trained or scored here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from plot import Point, draw
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.load import load_config
-from scalingnote_jax.config.values import field_values
+from scalingnote_jax.config.values import field_values, read_workdir_config
 from scalingnote_jax.evaluate.report.words import first_row
 from scalingnote_jax.evaluate.statistics import compare_rows, interval, resampled_over_runs
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.workflow.workdir import read_workdir_config
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.with_suffix(".md")
@@ -129,22 +128,15 @@ def page(results: list[Result], reading: str = "") -> str:
     """The whole of docs/results.md.
 
     Args:
-        reading: what a person reads from the tables, put in front of them.
+        reading: what a person concludes from the tables, put in front of them.
     """
-    head = (
-        "# Results\n\nMade by `python docs/results/make.py` from the files in `docs/results/`; do "
-        "not edit. Every file has the config, the seed, the commit and the command of its rows. "
-        "Commands are for the configs as they stand here, which may have changed since the commit; "
-        "`FOLDER` is where the collections lie. Metrics are means over the test queries and seeds "
-        "with the 95 % bootstrap interval of both; what training cost is of the first seed, as "
-        "[evaluation.md](evaluation.md) counts it. p is of the paired randomisation test of the "
-        "queries' means over seeds; below 0.05 after Holm's correction, a difference is not the "
-        "luck of the queries."
-    )
-    shown = f"![{' and '.join(TESTED)} of every system, with their intervals]({PICTURE.name})"
-    parts = [_dataset(of_one) for of_one in _by_dataset(results).values()]
+    note = "Made by docs/results/make.py from reading.md and the JSON files beside it: edit those."
+    head = f"<!-- {note} -->\n\n# Results"
     said = [reading.strip()] if reading.strip() else []
-    return "\n\n".join([head, *said, *([shown, *parts] if parts else ["No results yet."])]) + "\n"
+    tables = [_dataset(of_one) for of_one in _by_dataset(results).values()]
+    shown = f"![{' and '.join(TESTED)} of every system, with their intervals]({PICTURE.name})"
+    below = [shown, *tables] if tables else ["No results yet."]
+    return "\n\n".join([head, *said, *below]) + "\n"
 
 
 def picture(results: list[Result]) -> str:
@@ -165,13 +157,14 @@ def _dataset(results: list[Result]) -> str:
     metrics = list(next(iter(systems.values()))[0][1]["metrics"])
     tests = [_tests(systems, metric) for metric in TESTED]
     costs = [*(title for title, _ in COST.values()), "a query, MFLOP", "p50, ms"]
+    commands = "\n".join(f"- `{r['command']}` ({r['commit']}, {r['machine']})" for r in results)
     parts = [
         f"## {results[0]['dataset']}",
         _table(["system", "query tower", "document tower", "seeds", *metrics, *costs])
         + "\n".join(_row(name, runs, metrics) for name, runs in systems.items()),
         *(test for test in tests if test),
         _kept(results),
-        "\n".join(f"- `{r['command']}` ({r['commit']}, {r['machine']})" for r in results),
+        _folded("The runs: commands, commits, machines", commands),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -249,7 +242,7 @@ def _tests(systems: dict[str, list[tuple[Result, dict[str, Any]]]], metric: str)
         for c in compare_rows(stacked, known, [metric], seed=0)
     ]
     table = _table(["pair", "difference", "p", "p, Holm"]) + "\n".join(lines)
-    return f"<details><summary>{metric}: every pair</summary>\n\n{table}\n\n</details>"
+    return _folded(f"{metric}: every pair", table)
 
 
 def _kept(results: list[Result]) -> str:
@@ -265,6 +258,11 @@ def _kept(results: list[Result]) -> str:
             )
     titles = ["shipped / teacher", "seed", *(metrics if lines else ())]
     return _table(titles) + "\n".join(lines) if lines else ""
+
+
+def _folded(title: str, text: str) -> str:
+    """`text` behind a line to click on; the attribute makes the site read it as Markdown too."""
+    return f'<details markdown="1"><summary>{title}</summary>\n\n{text}\n\n</details>'
 
 
 def _table(titles: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Every option of the project, as frozen dataclasses: towers.py, training.py, serving.py, and here
-the whole. Nothing else lives in this folder: loading and overriding is in `configfile.py`.
+the whole. What a field may hold stands in its type (limits.py); `validate.py` checks it, `load.py`
+reads config files and overrides.
 
 Dimension letters, used in all shape comments of the project:
 B global queries, G documents per query, N = B·G documents, D embedding, L tokens, E hidden size, H
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from scalingnote_jax.config.limits import Name, Seed
 from scalingnote_jax.config.serving import (
     EncodeConfig,
     EvalConfig,
@@ -76,18 +78,18 @@ __all__ = [
 class Config:
     """One experiment, from raw texts to the report."""
 
-    name: str
-    seed: int = 0
-    data: DataConfig = field(default_factory=DataConfig)
-    teacher: TowersConfig = field(default_factory=TowersConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    mine: MineConfig = field(default_factory=MineConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    refine: RefineConfig = field(default_factory=RefineConfig)
-    encode: EncodeConfig = field(default_factory=EncodeConfig)
-    index: IndexConfig = field(default_factory=IndexConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
+    name: Name  # of the workdir, and of the rows of its own system in the results
+    seed: Seed = 0  # of all that training and evaluation draw
+    data: DataConfig = field(default_factory=DataConfig)  # corpus, queries, judgements
+    teacher: TowersConfig = field(default_factory=TowersConfig)  # the towers of stage 1
+    train: TrainConfig = field(default_factory=TrainConfig)  # stage 1
+    mine: MineConfig = field(default_factory=MineConfig)  # hard negatives
+    distill: DistillConfig = field(default_factory=DistillConfig)  # stage 2
+    refine: RefineConfig = field(default_factory=RefineConfig)  # stage 3
+    encode: EncodeConfig = field(default_factory=EncodeConfig)  # texts to vectors
+    index: IndexConfig = field(default_factory=IndexConfig)  # approximate search
+    eval: EvalConfig = field(default_factory=EvalConfig)  # the evaluation
+    mesh: MeshConfig = field(default_factory=MeshConfig)  # devices
 
     @property
     def stages(self) -> Stages:

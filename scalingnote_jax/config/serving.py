@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from scalingnote_jax.config.limits import (
+    Count,
+    CountOrZero,
+    Metric,
+    PositiveShare,
+    Range,
+    Share,
+)
+from scalingnote_jax.config.training import QueryNoise
 
 SystemName = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined"]
+CorpusChange = Literal["foreign_documents", "shuffled_documents", "near_duplicates"]
+Disturbance = Literal[QueryNoise, CorpusChange, "unseen_queries"]
 
 
 @dataclass(frozen=True)
 class EncodeConfig:
     """Turning texts into vectors once training is over."""
 
-    # Texts of max_tokens; of shorter ones as many more as have no more tokens. 0: 16 on a CPU, else
-    # 64, of which a large slice wants a multiple
-    batch_size: int = 0
-    shard_rows: int = 100_000  # rows per .npy file of the vector store
-    dim: int = 0  # vectors for search are the first so many of the D components; 0: all
+    # Texts of max_tokens at once; of shorter ones as many more as have no more tokens. 0: 16 on a
+    # CPU, else 64, of which a large slice wants a multiple
+    batch_size: CountOrZero = 0
+    shard_rows: Count = 100_000  # rows per .npy file of the vector store
+    # Vectors for search are cut to this many of their D components, the first; 0: all
+    dim: CountOrZero = 0
     # Of the vectors on disk; what the smaller ones lose is said and in the store's manifest
     store_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
 
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """ScaNN. The two limits are its documentation's own rule of thumb (docs/index.md)."""
+    """ScaNN. The two limits are its documentation's own rule of thumb (docs/search.md)."""
 
-    exact_below: int = 20_000  # fewer vectors: brute force
-    partition_above: int = 100_000  # more vectors: a tree of sqrt(n) leaves in front of the hashes
+    exact_below: CountOrZero = 20_000  # fewer vectors: brute force
+    # More vectors: a tree of sqrt(n) leaves in front of the hashes
+    partition_above: CountOrZero = 100_000
     # Least recall@10 against exact search: the fastest setting that reaches it is taken. 0: the two
     # below are taken as they are
-    target_recall: float = 0.95
-    reorder: int = 200  # candidates scored again with the exact vectors
-    search_percent: float = 10.0  # share of the leaves searched
-    tuning_queries: int = 1000  # held out for tuning, at most
-    tuning_builds: int = 2  # hashing and SOAR variants that tuning builds (`tuning.VARIANTS`)
+    target_recall: Share = 0.95
+    reorder: Count = 200  # candidates scored again with the exact vectors
+    # Share of the leaves that are searched
+    search_percent: Annotated[float, Range(0, 100, above=True)] = 10.0
+    tuning_queries: Count = 1000  # held out for tuning, at most
+    tuning_builds: Count = 2  # hashing and SOAR variants that tuning builds (`tuning.VARIANTS`)
     # Vectors that ScaNN gets at once; of more, several parts are built one after another. 0: all
-    max_shard_rows: int = 0
+    max_shard_rows: CountOrZero = 0
 
 
 @dataclass(frozen=True)
@@ -47,29 +62,32 @@ class ExactConfig:
     # Of the vectors on the devices; int8 has a scale for each vector
     storage: Literal["float32", "bfloat16", "int8"] = "float32"
     # Below 1: each block's best are chosen by approx_max_k, which is faster on a TPU only
-    recall_target: float = 1.0
-    block_rows: int = 8192  # documents scored at once on a device
-    query_block: int = 256  # queries scored at once
-    device_rows: int = 131_072  # documents on a device at a time; more come one load after another
+    recall_target: PositiveShare = 1.0
+    block_rows: Count = 8192  # documents scored at once on a device
+    query_block: Count = 256  # queries scored at once
+    # Documents on a device at a time; more come one load after another
+    device_rows: Count = 131_072
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """The offline evaluation."""
 
-    split: Literal["train", "dev", "test"] = "test"
-    # "student_int8": the student with linear weights in int8, on the same index. With stage 3,
-    # "refined" stands beside "student", and in int8 is what is shipped, the refined one
+    split: Literal["train", "dev", "test"] = "test"  # whose queries are asked
+    # What is compared. "student_int8": the student with linear weights in int8, on the same index.
+    # With stage 3, "refined" stands beside "student", and in int8 is what is shipped, the refined
+    # one
     systems: tuple[SystemName, ...] = ("bm25", "untrained", "teacher", "student")
-    metrics: tuple[str, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
-    depth: int = 100  # documents kept per query, in the runs and the metrics
-    latency_queries: int = 200  # single queries timed for query_ms_p50 and query_ms_p99
+    # The first one stands first in tables and plots
+    metrics: tuple[Metric, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
+    depth: Count = 100  # documents kept per query, in the runs and the metrics
+    latency_queries: Count = 200  # single queries timed for query_ms_p50 and query_ms_p99
     # Disturbances whose cost is measured, each a curve (docs/robustness.md); (): none
-    robustness: tuple[str, ...] = ()
-    robustness_strengths: tuple[float, ...] = (0.1, 0.3, 0.5)  # of 1, beside the undisturbed point
+    robustness: tuple[Disturbance, ...] = ()
+    robustness_strengths: tuple[Share, ...] = (0.1, 0.3, 0.5)  # of 1, beside the undisturbed point
     robustness_documents: str = ""  # BEIR folder whose documents "foreign_documents" mixes in
     # Further collections that the towers are tested on as they are (docs/evaluation.md): folders in
     # BEIR layout, each a path or NAME=path
     collections: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()  # TREC run files of other systems over this corpus: a row each
-    exact: ExactConfig = field(default_factory=ExactConfig)
+    exact: ExactConfig = field(default_factory=ExactConfig)  # how all documents are scored

@@ -17,9 +17,9 @@ from scalingnote_jax.config import (
     TowerConfig,
     replace,
 )
-from scalingnote_jax.text.prompts import render
+from scalingnote_jax.config.forms.prompt import own_words
 
-BATCH, STEPS, TOKENS = 16, "20 steps", 48
+BATCH, STEPS, TOKENS, DIM = 16, "20 steps", 48, 32
 
 
 def shrunk(config: Config) -> Config:
@@ -37,6 +37,7 @@ def shrunk(config: Config) -> Config:
             encode_chunks=min(train.encode_chunks, 2),
             accumulate=min(train.accumulate, 2),
             mixture_weights=(),
+            matryoshka=_sizes(train.matryoshka),
             single_collection_batches=False,
         ),
         mine=replace(config.mine, min_found=0.0),  # towers of 20 steps rank as they please
@@ -46,6 +47,7 @@ def shrunk(config: Config) -> Config:
             duration=distill.duration and STEPS,
             batch_size=BATCH,
             accumulate=min(distill.accumulate, 2),
+            matryoshka=_sizes(distill.matryoshka),
         ),
         refine=replace(
             config.refine,
@@ -53,20 +55,26 @@ def shrunk(config: Config) -> Config:
             batch_size=BATCH,
             accumulate=min(config.refine.accumulate, 2),
         ),
-        eval=replace(config.eval, latency_queries=10),
+        encode=replace(config.encode, dim=min(config.encode.dim, DIM)),
+        # Runs of other systems are over the texts of the whole config
+        eval=replace(config.eval, latency_queries=10, runs=()),
         mesh=MeshConfig(),
     )
 
 
+def _sizes(matryoshka: tuple[int, ...]) -> tuple[int, ...]:
+    return (DIM // 2, DIM) if matryoshka else ()
+
+
 def _tower(cfg: TowerConfig) -> TowerConfig:
-    tokens = TOKENS + len(render(cfg.text, "", "").encode())  # a byte each; the prompt is extra
+    tokens = TOKENS + len(own_words(cfg.text.prompt).encode())  # a byte each; the prompt is extra
     return replace(
         cfg,
         weights="random",
         shape=_shape(cfg.shape or DecoderShape()),
         tokenizer="bytes",
         num_layers=min(cfg.num_layers, 0),  # all of a small shape, or none as before
-        projection=32,
+        projection=DIM,
         text=replace(cfg.text, max_tokens=tokens, buckets=(tokens,)),
         dtype="float32",  # CPUs are slow in the other
     )

@@ -1,14 +1,48 @@
-"""Data, the two stages of training, the mesh."""
+"""Data, the stages of training, the mesh."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from scalingnote_jax.config.limits import (
+    AxisSize,
+    Cosine,
+    CosineDifference,
+    CosineMargin,
+    Count,
+    CountOrZero,
+    Filled,
+    Form,
+    Interval,
+    OptionalDuration,
+    Percent,
+    Positive,
+    PositiveShare,
+    Seed,
+    Share,
+    StageDuration,
+    WarmUp,
+    Weight,
+)
 from scalingnote_jax.config.towers import TowerConfig
 
 QuerySource = Literal["train", "unlabelled", "titles", "sentences", "noised"]
 NegativeSource = Literal["none", "judged", "bm25", "teacher"]
+QueryNoise = Literal[
+    "typos",
+    "swaps",
+    "casing",
+    "dropped_words",
+    "doubled_words",
+    "homophones",
+    "politeness",
+    "truncated",
+    "padded",
+    "accents",
+    "look_alikes",
+]
+Entry = Annotated[str, Form(r"[^=]+=.*", "NAME=PROMPT")]
 
 
 @dataclass(frozen=True)
@@ -21,33 +55,38 @@ class DataConfig:
     # Several collections as one, each NAME=PATH or NAME=SOURCE:PATH, or without a name; ids get
     # "NAME:" in front. (): one collection, at `path`
     mixture: tuple[str, ...] = ()
-    # What stands in front of each text of a collection of the mixture, each NAME=PROMPT
-    query_prompts: tuple[str, ...] = ()
-    doc_prompts: tuple[str, ...] = ()
-    query_field: str = "query"  # pairs, tfds: the field with the query
-    positive_field: str = "positive"  # with a relevant text, or a list of them
-    # With texts that are not relevant, or lists of them; a name without * has to be in every row
-    negative_fields: tuple[str, ...] = ("negative*",)
-    packages: tuple[str, ...] = ()  # pydocs: only these installed distributions; () takes all
-    max_documents: int = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
+    # What stands in front of each query of a collection of the mixture, each NAME=PROMPT
+    query_prompts: tuple[Entry, ...] = ()
+    # The same for each document's text
+    doc_prompts: tuple[Entry, ...] = ()
+    query_field: Filled = "query"  # pairs, tfds: the field with the query
+    positive_field: Filled = "positive"  # pairs, tfds: with a relevant text, or a list of them
+    # pairs, tfds: with texts that are not relevant, or lists of them; a name without * has to be in
+    # every row
+    negative_fields: tuple[Filled, ...] = ("negative*",)
+    # pydocs: only these installed distributions; () takes all
+    packages: tuple[Filled, ...] = ()
+    max_documents: CountOrZero = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
     # pydocs: share of the modules whose pairs are for testing only; pairs, tfds: where there are
     # only training rows, share of the groups of queries that share no positive
-    test_percent: int = 15
-    dev_percent: int = 5
+    test_percent: Percent = 15
+    dev_percent: Percent = 5  # the same for choosing settings
     # A longer text is refused: it is a broken export more often than a document
-    max_text_bytes: int = 200_000
-    seed: int = 0
+    max_text_bytes: Count = 200_000
+    # Of the sample and of the splits; training has another, --seed
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW. The paper gives no optimizer: these are our choices."""
 
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup: str = "10%"
+    learning_rate: Positive = 1e-4  # the highest, right after the warm-up
+    weight_decay: Weight = 0.01  # of matrices only
+    warmup: WarmUp = "10%"  # how long the learning rate rises from near 0, linearly
+    # What the learning rate does after the warm-up; the first two end at 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0  # a longer gradient, over all parameters, is shortened to this
     # Of the first moment; weights and the second moment stay float32, where small steps would be
     # lost
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -57,46 +96,49 @@ class OptimConfig:
 class TrainConfig:
     """Stage 1: contrastive training of both towers."""
 
-    duration: str = "1 epochs"
-    batch_size: int = 64  # B, global
+    duration: StageDuration = "1 epochs"  # how long stage 1 trains
+    batch_size: Count = 64  # B, queries of a step on all devices together
     # G - 1 documents drawn for each query beside its positive: hard negatives where they were mined
     # (MineConfig), random ones for the rest; all N are everybody's negatives
-    negatives_per_query: int = 0
+    negatives_per_query: CountOrZero = 0
     symmetric: bool = True  # also document → query; the paper does not say, ours
-    temperature: float = 0.05  # not in the paper; NoteLLM, of the same group, starts at about this
-    learn_temperature: bool = True
-    # Before the first step: towers of two depths would start in two spaces (train/query_start.py)
+    # Scores are divided by it. Not in the paper; NoteLLM, of the same group, starts at about this
+    temperature: Positive = 0.05
+    learn_temperature: bool = True  # trained from there on; false: it stays
+    # The query side's projection is fitted to the document side before the first step, as towers of
+    # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
-    max_logit_scale: float = 100.0  # cap on 1 / temperature while it is learned
+    max_logit_scale: Positive = 100.0  # cap on 1 / temperature while it is learned
     # A document whose cosine with the query is above the positive's by more than this is taken for
     # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
-    false_negative_margin: float | None = None
-    w_spread: float = 0.0  # weight of the spread-out term on both sides (losses/spread.py)
+    false_negative_margin: CosineDifference | None = None
+    w_spread: Weight = 0.0  # weight of the spread-out term on both sides (losses/spread.py)
     # Lengths, rising to D, that vectors may be cut to (losses/matryoshka.py); (): D alone
-    matryoshka: tuple[int, ...] = ()
+    matryoshka: tuple[Count, ...] = ()
     # A further term: from the title alone, or word by word, to the query (losses/query_prediction)
     title_prediction: Literal["none", "contrastive", "generative"] = "none"
-    w_title: float = 0.1  # its weight; not in the paper; NoteLLM's for a generative one is 0.01
+    w_title: Weight = 0.1  # its weight; not in the paper; NoteLLM's for a generative one is 0.01
     # "dense" holds all scores at once, "blockwise" a tile at a time; "auto" takes blockwise where
     # the scores of one device pass losses/contrastive_form.py's limit
     loss: Literal["auto", "dense", "blockwise"] = "auto"
-    loss_tile: int = 2048  # documents of all devices whose scores "blockwise" holds at a time
-    # Towers encode the batch in so many chunks, one after the other (GradCache): less memory for
+    # Documents of all devices whose scores "blockwise" holds at a time
+    loss_tile: Count = 2048
+    # Towers encode the batch in this many chunks, one after the other (GradCache): less memory for
     # activations, the same gradients
-    encode_chunks: int = 1
-    # Mean gradient of so many parts of the batch; each part has only its own negatives
-    accumulate: int = 1
+    encode_chunks: Count = 1
+    # Mean gradient of this many parts of the batch; each part has only its own negatives
+    accumulate: Count = 1
     # Several documents in a row of max_tokens, instead of each padded to its bucket
     pack_documents: bool = False
     # Share of each of `data.mixture` in an epoch's queries, of any sum; (): each query once
-    mixture_weights: tuple[float, ...] = ()
+    mixture_weights: tuple[Weight, ...] = ()
     # All of a batch is of one collection, so that in-batch negatives are as hard as in it alone
     single_collection_batches: bool = False
     # Batches whose rows are sorted by length among each other, so that padding is small
-    bucket_window: int = 16
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    log_every: str = "10 steps"
-    checkpoint_every: str = "25%"
+    bucket_window: Count = 16
+    optim: OptimConfig = field(default_factory=OptimConfig)  # the optimizer of stage 1
+    log_every: Interval = "10 steps"  # how often the loss is written to metrics.jsonl
+    checkpoint_every: Interval = "25%"  # how often training is saved
 
 
 @dataclass(frozen=True)
@@ -111,18 +153,18 @@ class MineConfig:
     # from the first weights again, so that nothing but the negatives differs
     continue_weights: bool = False
     # Window of ranks, counted from 1 without known positives and documents of equal text
-    first_rank: int = 1
-    last_rank: int = 100
-    negatives: int = 15  # kept of a query's window at most, drawn by (seed, query id)
-    # These three look at the teacher's scores; BM25 has the window only, "judged" not even that.
-    # None: not looked at.
-    # A negative scores at most the best relevant document's score less this
-    absolute_margin: float | None = None
-    # or less this share of how far it is above the query's mean score (after NV-Retriever,
-    # 2407.15831, which takes the share of the score itself: too much in a narrow cone)
-    relative_margin: float | None = 0.05
-    max_score: float | None = None  # nor more than this
-    min_found: float = 0.5  # refused when less than this share of queries × negatives is found
+    first_rank: Count = 1
+    last_rank: Count = 100  # the window's end, itself included
+    negatives: Count = 15  # kept of a query's window at most, drawn by (seed, query id)
+    # A negative scores at most the best relevant document's score less this. This and the two below
+    # look at the teacher's scores; BM25 has the window only, "judged" not even that. None: no limit
+    absolute_margin: CosineMargin | None = None
+    # A negative scores at most the best relevant document's score less this share of how far that
+    # is above the query's mean score (after NV-Retriever, 2407.15831, which takes the share of the
+    # score itself: too much in a narrow cone)
+    relative_margin: Share | None = 0.05
+    max_score: Cosine | None = None  # nor does a negative score more than this
+    min_found: Share = 0.5  # refused when less than this share of queries × negatives is found
 
 
 @dataclass(frozen=True)
@@ -138,42 +180,46 @@ class DistillConfig:
     # The student's projection starts at the least-squares map from what its body gives to the
     # teacher's vectors, not at random
     fit_projection: bool = False
-    # Whose teacher vectors are learned
+    # Which texts' teacher vectors are learned (docs/distillation.md)
     queries: tuple[QuerySource, ...] = ("train",)
-    sentences_per_document: int = 1  # from its beginning, where "sentences" is among `queries`
-    # "noised": each text of the other sources once more, disturbed by one of these kinds
-    # (docs/robustness.md), never as the evaluation disturbs its own
-    noise: tuple[str, ...] = ("typos", "swaps", "dropped_words", "truncated")
-    noise_strength: float = 0.2
+    sentences_per_document: Count = 1  # from its beginning, where "sentences" is among `queries`
+    # Where "noised" is among `queries`: each text of the others once more, disturbed by one of
+    # these kinds (docs/robustness.md), never as the evaluation disturbs its own
+    noise: tuple[QueryNoise, ...] = ("typos", "swaps", "dropped_words", "truncated")
+    noise_strength: PositiveShare = 0.2  # for most kinds the share of words that are touched
     # Share of each of `queries` in what an epoch sees, of any sum; (): each text once
-    query_weights: tuple[float, ...] = ()
-    max_queries: int = 0  # a seeded sample of this many texts; 0 keeps all
+    query_weights: tuple[Weight, ...] = ()
+    max_queries: CountOrZero = 0  # a seeded sample of this many texts; 0 keeps all
     cache_dtype: Literal["float32", "bfloat16"] = "float32"  # of the teacher's vectors on disk
-    # "": no stage 2; the query tower of stage 1 is what is shipped (stages.py)
-    duration: str = "10 epochs"
-    batch_size: int = 64
-    w_mse: float = 1.0
-    w_cos: float = 1.0
-    # MSE on vectors before or after the L2 norm (after: same direction as cosine)
+    # "": no stage 2; the query tower of stage 1 is what is shipped (systems.py)
+    duration: OptionalDuration = "10 epochs"
+    batch_size: Count = 64  # texts of a step on all devices together
+    w_mse: Weight = 1.0  # weight of the squared error to the teacher's vector
+    w_cos: Weight = 1.0  # weight of 1 - cosine with the teacher's vector
+    # Squared error on vectors before or after the L2 norm (after: same direction as cosine)
     normalise: Literal["pre", "post"] = "post"
-    # Weights of the terms that look at frozen document vectors; with one above 0, `encode` is done
-    # before. All are of unit vectors
-    w_kl: float = 0.0  # KL of the scores' softmax, times T²
-    w_margin: float = 0.0  # squared error of the score differences to the teacher's best document
-    w_rank: float = 0.0  # likelihood of the teacher's order of its best documents
-    score_temperature: float = 0.05  # T of w_kl and w_rank, for teacher and student alike
-    top_documents: int = 16  # the teacher's best of each query: in w_kl, w_margin, w_rank
-    sample_documents: int = 256  # drawn anew each step, shared by its queries: in the same
-    matryoshka: tuple[int, ...] = ()  # as in TrainConfig
-    accumulate: int = 1  # gradients of so many parts of the batch, one after the other
-    bucket_window: int = 16
-    # So many dev queries, else texts that `max_queries` left out, are never learned: how near the
-    # student is there stands in metrics.jsonl (train/probe.py); 0: none
-    probe_queries: int = 256
-    probe_every: str = "5%"  # at the log step that follows
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    log_every: str = "20 steps"
-    checkpoint_every: str = "25%"
+    # Weight of the KL of the scores' softmax, times T². This and the two below look at frozen
+    # document vectors, as unit vectors; with one above 0, `encode` is done before
+    w_kl: Weight = 0.0
+    # Weight of the squared error of the score differences to the teacher's best document
+    w_margin: Weight = 0.0
+    w_rank: Weight = 0.0  # weight of the likelihood of the teacher's order of its best documents
+    score_temperature: Positive = 0.05  # T of w_kl and w_rank, for teacher and student alike
+    top_documents: Count = 16  # the teacher's best of each query: in w_kl, w_margin, w_rank
+    # Drawn anew each step, shared by its queries: in w_kl, w_margin, w_rank too
+    sample_documents: Count = 256
+    # Lengths, rising to D, that the student's vectors may be cut to; (): D alone
+    matryoshka: tuple[Count, ...] = ()
+    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Batches whose rows are sorted by length among each other, so that padding is small
+    bucket_window: Count = 16
+    # This many dev queries, or else texts that `max_queries` left out, are only watched: how near
+    # the student is there stands in metrics.jsonl (train/probe.py); 0: none
+    probe_queries: CountOrZero = 256
+    probe_every: Interval = "5%"  # how often they are looked at: at the log step that follows
+    optim: OptimConfig = field(default_factory=OptimConfig)  # the optimizer of stage 2
+    log_every: Interval = "20 steps"  # how often the loss is written to metrics.jsonl
+    checkpoint_every: Interval = "25%"  # how often training is saved
 
 
 @dataclass(frozen=True)
@@ -182,27 +228,28 @@ class RefineConfig:
     (HARNESS-LM's third phase, arXiv 2605.23572). Numbers are ours.
     """
 
-    duration: str = ""  # "": no stage 3
-    batch_size: int = 64
+    duration: OptionalDuration = ""  # "": no stage 3
+    batch_size: Count = 64  # queries of a step on all devices together
     # G - 1 for each query, drawn anew each epoch from its hard negatives: those that the trained
     # teacher ranks highest, under the rules of MineConfig
-    negatives_per_query: int = 7
-    temperature: float = 0.05
-    false_negative_margin: float | None = None  # as in TrainConfig
-    w_align: float = 1.0  # weight of 1 - cosine with the teacher's vector of the query
-    accumulate: int = 1
-    bucket_window: int = 16
-    # About a third of stage 2's learning rate: docs/distillation.md
+    negatives_per_query: CountOrZero = 7
+    temperature: Positive = 0.05  # scores are divided by it; it is not learned
+    false_negative_margin: CosineDifference | None = None  # as in `train`
+    w_align: Weight = 1.0  # weight of 1 - cosine with the teacher's vector of the query
+    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Batches whose rows are sorted by length among each other, so that padding is small
+    bucket_window: Count = 16
+    # The optimizer of stage 3: about a third of stage 2's learning rate (docs/distillation.md)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=3e-5))
-    log_every: str = "20 steps"
-    checkpoint_every: str = "25%"
+    log_every: Interval = "20 steps"  # how often the loss is written to metrics.jsonl
+    checkpoint_every: Interval = "25%"  # how often training is saved
 
 
 @dataclass(frozen=True)
 class MeshConfig:
     """Devices per mesh axis; one of them may be -1, the rest."""
 
-    slice: int = 1  # slices of a multi-slice job, joined by the data-centre network
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    slice: AxisSize = 1  # slices of a multi-slice job, joined by the data-centre network
+    data: AxisSize = -1  # copies of the weights, each with its part of the batch
+    fsdp: AxisSize = 1  # parts of weights and optimizer state; each has its part of the batch too
+    tensor: AxisSize = 1  # parts of each layer's matrices; these devices share their rows

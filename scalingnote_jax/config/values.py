@@ -1,14 +1,20 @@
-"""A config as plain values: its leaf fields by name, JSON and back, a hash of sections."""
+"""A config as plain values: its leaf fields by name, JSON and back, the copy in a workdir, a hash
+of sections.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import typing
+from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
+
+CONFIG_FILE = "config.json"  # in a workdir: the config that it was made with
 
 _Section = typing.TypeVar("_Section")
 
@@ -58,3 +64,21 @@ def field_values(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{f.name}"] = value
     return out
+
+
+def read_workdir_config(workdir: Path) -> Config:
+    """The config that a workdir was made with."""
+    path = workdir / CONFIG_FILE
+    try:
+        return from_json(json.loads(path.read_text()))
+    except FileNotFoundError as e:
+        raise bad_input(
+            str(workdir), "no config.json in it", "a workdir", "make it with `scalingnote run`"
+        ) from e
+    except (ValueError, TypeError, KeyError) as e:
+        raise bad_input(
+            str(path),
+            f"cannot be read ({e})",
+            "the config that `scalingnote` wrote",
+            "use a new --workdir",
+        ) from e

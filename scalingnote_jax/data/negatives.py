@@ -16,7 +16,6 @@ import numpy as np
 from scalingnote_jax.config import MineConfig
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.relevance import Relevance
-from scalingnote_jax.errors import bad_input
 
 _BLOCK = 4096  # queries at a time: a ranked document of a block takes some 50 bytes
 
@@ -119,43 +118,6 @@ def score_limits(ranking: Ranking, cfg: MineConfig) -> np.ndarray:
     if cfg.max_score is not None:
         limits = np.minimum(limits, cfg.max_score)
     return limits
-
-
-def check_mining(cfg: MineConfig, negatives_per_query: int) -> None:
-    """Refuses what cannot be mined, before anything is trained.
-
-    Raises:
-        UserError: rounds that cannot follow each other, or a number out of range.
-    """
-    rounds = cfg.rounds
-    if not rounds or rounds[0] == "teacher" or "none" in rounds[1:]:
-        raise bad_input(
-            "--mine.rounds",
-            ",".join(rounds) or "nothing",
-            "none, judged or bm25, then judged, bm25 or teacher for each further training",
-            "such as --mine.rounds=none,teacher",
-        )
-    if rounds != ("none",) and negatives_per_query < 1:
-        raise bad_input(
-            "--train.negatives_per_query",
-            f"{negatives_per_query} with --mine.rounds={','.join(rounds)}",
-            "at least 1: so many of the hard negatives are drawn for each query",
-            "raise it, such as to 7",
-        )
-    if not 1 <= cfg.first_rank <= cfg.last_rank:
-        given = f"{cfg.first_rank} to {cfg.last_rank}"
-        fix = "set --mine.first_rank=1"
-        raise bad_input("--mine.last_rank", given, "a window that starts at rank 1 or later", fix)
-    for name, least, most in (
-        ("negatives", 1, np.inf),
-        ("absolute_margin", 0, np.inf),
-        ("relative_margin", 0, 1),
-        ("min_found", 0, 1),
-    ):
-        value = getattr(cfg, name)
-        if value is not None and not least <= value <= most:
-            expected = f"at least {least}" + (f", at most {most}" if most < np.inf else "")
-            raise bad_input(f"--mine.{name}", f"{value}", expected, "change it")
 
 
 def _hash(query_id: str) -> int:

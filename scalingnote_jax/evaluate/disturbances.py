@@ -86,7 +86,7 @@ def make_cases(cfg: EvalConfig, seed: int, collection: Collection) -> list[Case]
     k = min(cutoff_of(cfg.metrics[0]) or cfg.depth, len(collection.doc_ids))
     strengths = sorted({s for s in cfg.robustness_strengths if s > 0})
     kinds = list(dict.fromkeys(cfg.robustness))
-    points = [(kind, 1.0 if kind == UNSEEN else 0.0) for kind in kinds]
+    points: list[tuple[str, float]] = [(kind, 1.0 if kind == UNSEEN else 0.0) for kind in kinds]
     points += [(MERGED, 0.0)] if COPIES in kinds else []
     cases = [Case(tuple(points), queries, qrels, k)]
     for kind in kinds:

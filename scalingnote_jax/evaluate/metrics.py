@@ -7,7 +7,6 @@ downstream does with ties.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, P, R, Success, nDCG
 
+from scalingnote_jax.config.forms.metric_names import FORMS, parse
 from scalingnote_jax.errors import bad_input
 
 Run = Mapping[str, Sequence[tuple[str, float]]]
@@ -64,13 +64,11 @@ def parse_metric(name: str) -> ir_measures.Measure:
     Raises:
         UserError: it is none of ours; the message lists them.
     """
-    if name == "MAP":
-        return AP
-    found = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
-    if found is None or found[1] not in MEASURES:
-        forms = ", ".join(f"{known}@K" for known in MEASURES) + ", MAP"
-        raise bad_input("--eval.metrics", repr(name), forms, "write for example Recall@10")
-    return MEASURES[found[1]] @ int(found[2])
+    found = parse(name)
+    if found is None:
+        raise bad_input("--eval.metrics", repr(name), FORMS, "write for example Recall@10")
+    kind, cutoff = found
+    return MEASURES[kind] @ cutoff if cutoff else MEASURES[kind]
 
 
 def cutoff_of(name: str) -> int:

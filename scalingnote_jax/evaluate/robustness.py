@@ -32,7 +32,7 @@ Run = dict[str, list[tuple[str, float]]]
 
 
 @dataclass
-class Point:
+class CurvePoint:
     """One point of a curve: its row in `metrics.json`, and the metric of each query."""
 
     row: dict[str, Any]
@@ -56,7 +56,7 @@ def robustness(subject: Subject, encoders: Encoders) -> list[dict[str, Any]]:
         return []
     cases = make_cases(cfg, subject.seed, collection)
     names = {s: subject.row_name(s) for s in subject.systems if s.elsewhere}
-    points: list[Point] = []
+    points: list[CurvePoint] = []
     total = len(names) * sum(len(case.queries) for case in cases)
     folder = subject.towers.get("teacher", "doc").store(subject.workdir.vectors)
     with progress("robustness", total=total, unit="queries") as bar:
@@ -135,7 +135,7 @@ def _dense(
     return runs
 
 
-def score_points(case: Case, run: Run, system: str, metric: str) -> list[Point]:
+def score_points(case: Case, run: Run, system: str, metric: str) -> list[CurvePoint]:
     """The points that a case stands for; they have no interval yet."""
     points = []
     for kind, strength in case.points:
@@ -143,15 +143,15 @@ def score_points(case: Case, run: Run, system: str, metric: str) -> list[Point]:
         means, singles = evaluate_run(case.qrels, ranked, [metric])
         row = {"kind": kind, "strength": strength, "system": system, "metric": metric}
         values = {query_id: found[metric] for query_id, found in singles.items()}
-        points.append(Point(row | {"value": means[metric]}, values))
+        points.append(CurvePoint(row | {"value": means[metric]}, values))
     return points
 
 
-def set_intervals(points: list[Point], seed: int) -> None:
+def set_intervals(points: list[CurvePoint], seed: int) -> None:
     """Adds the 95 % bootstrap interval to each row. Points of the same queries are resampled
     together: their intervals rise and fall with the same draws.
     """
-    groups: dict[tuple[str, ...], list[Point]] = {}
+    groups: dict[tuple[str, ...], list[CurvePoint]] = {}
     for point in points:
         groups.setdefault(tuple(point.values), []).append(point)
     for queries, group in groups.items():

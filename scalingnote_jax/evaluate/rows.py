@@ -15,11 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import ExactConfig, TowerConfig
+from scalingnote_jax.config.towers import NO_LAYERS
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.evaluate.judged import Judged
 from scalingnote_jax.evaluate.subject import Subject
-from scalingnote_jax.models.lookup import NO_LAYERS
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap

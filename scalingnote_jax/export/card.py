@@ -7,14 +7,15 @@ unknown.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.values import field_values
-from scalingnote_jax.export.exported_tower import Source
-from scalingnote_jax.export.snippets import snippet
-from scalingnote_jax.systems import distills
+from scalingnote_jax.export.exported_tower import ExportedTower
+from scalingnote_jax.export.snippets import example_code
 
 _LIBRARY = {
     "sentence-transformers": "sentence-transformers",
@@ -24,38 +25,57 @@ _LIBRARY = {
 }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the card says of the run that trained the towers.
+
+    Attributes:
+        name: of its config.
+        settings: every field of its config, "train.batch_size" → value.
+        matryoshka: lengths that vectors may be cut to; (): D alone.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    matryoshka: tuple[int, ...] = ()
+
+
 def write_card(
-    folder: Path, kind: str, sources: list[Source], config: Config, metrics: dict[str, Any] | None
+    folder: Path,
+    kind: str,
+    towers: list[ExportedTower],
+    origin: Origin,
+    metrics: dict[str, Any] | None,
 ) -> None:
     """Writes README.md.
 
     Args:
         kind: the format.
-        sources: the towers in the folder.
+        towers: those in the folder.
         metrics: the content of eval/metrics.json; None if nothing was evaluated.
     """
     parts = [
-        _front_matter(kind, sources),
-        f"# {config.name}: {' and '.join(s.name for s in sources)}",
+        _front_matter(kind, towers),
+        f"# {origin.name}: {' and '.join(tower.name for tower in towers)}",
         "Trained with [scalingnote_jax](https://arxiv.org/abs/2411.15766) (ScalingNote): a dual "
         "tower of language models gives the document vectors, and a small student learns the "
         "vectors of its query tower.",
         "## Use",
-        f"```python\n{snippet(kind, sources)}\n```",
+        f"```python\n{example_code(kind, towers)}\n```",
         "## What a text goes through",
-        _contract(kind, sources, config),
+        _contract(kind, towers, origin.matryoshka),
         "## Metrics",
         _metrics(metrics),
         "## Where it comes from",
-        _origin(sources),
+        _origin(towers),
         "Settings that are not the default:",
-        _settings(config),
+        _settings(origin),
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _front_matter(kind: str, sources: list[Source]) -> str:
-    bases = sorted({s.tower.cfg.weights for s in sources if s.tower.cfg.weights.startswith("hf:")})
+def _front_matter(kind: str, towers: list[ExportedTower]) -> str:
+    bases = sorted({tower.cfg.weights for tower in towers if tower.cfg.weights.startswith("hf:")})
     base = [f"- {ref.removeprefix('hf:').partition('@')[0]}" for ref in bases]
     lines = [
         "---",
@@ -71,33 +91,32 @@ def _front_matter(kind: str, sources: list[Source]) -> str:
     return "\n".join(lines)
 
 
-def _contract(kind: str, sources: list[Source], config: Config) -> str:
+def _contract(kind: str, towers: list[ExportedTower], lengths: tuple[int, ...]) -> str:
     rows = [
-        f"| {s.name} | `{_quoted(s.text.prompt)}` | {s.text.max_tokens} | "
-        f"{s.tokenizer.num_special} | {s.tower.cfg.pooling} | "
-        f"{s.tower.cfg.projection or 'none'} | {s.tower.dim} |"
-        for s in sources
+        f"| {tower.name} | `{_quoted(tower.text.prompt)}` | {tower.text.max_tokens} | "
+        f"{tower.tokenizer.num_special} | {tower.cfg.pooling} | "
+        f"{tower.cfg.projection or 'none'} | {tower.definition.dim} |"
+        for tower in towers
     ]
     head = "| tower | prompt | tokens at most | special ones | pooling | projection | D |"
     notes = ["Vectors have length one: score them with the dot product."]
     notes.append("A text without any token has no vector; leave such texts out.")
-    if any("{title}" in s.text.prompt for s in sources):
+    if any("{title}" in tower.text.prompt for tower in towers):
         notes.append("Title and text are put together before the tokenizer, as in the code above.")
-    if not all(s.cut_at_end for s in sources):
+    if not all(tower.cut_at_end for tower in towers):
         notes.append(
             "In training a text that is too long was cut inside of the title and the text, so that "
             "the words of the prompt behind them stay. The code above cuts at the end: shorten the "
             "text itself first."
         )
-    if any(s.tower.cfg.dtype != "float32" for s in sources):
+    if any(tower.cfg.dtype != "float32" for tower in towers):
         notes.append("Products were taken in bfloat16 in training, and are in float32 here.")
-    if kind in ("hf", "sentence-transformers") and any(s.tower.cfg.bidirectional for s in sources):
+    if kind in ("hf", "sentence-transformers") and any(tower.cfg.bidirectional for tower in towers):
         notes.append(
             "Tokens see later ones too, which `transformers` reads from config.json; version 4 "
             "does not for every model type, and gives other vectors then: use 5.24 or later."
         )
-    lengths = config.distill.matryoshka if distills(config) else ()
-    if lengths := lengths or config.train.matryoshka:
+    if lengths:
         notes.append(
             f"Trained so that the first {', '.join(map(str, lengths))} components may be used "
             "alone, scaled to length one again."
@@ -127,13 +146,13 @@ def _metrics(metrics: dict[str, Any] | None) -> str:
     return "\n".join([*lines, *(["", f"Student / teacher: {kept}."] if kept else [])])
 
 
-def _origin(sources: list[Source]) -> str:
+def _origin(towers: list[ExportedTower]) -> str:
     lines = []
-    for s in sources:
-        cfg, layers = s.tower.cfg, s.tower.shape.num_layers
+    for tower in towers:
+        cfg, layers = tower.cfg, tower.definition.shape.num_layers
         lines.append(
-            f"- {s.name}: started from `{_shown(cfg.weights)}`; layers: {layers}; weights: "
-            f"{s.tower.num_params():,}"
+            f"- {tower.name}: started from `{_shown(cfg.weights)}`; layers: {layers}; weights: "
+            f"{tower.definition.num_params():,}"
         )
     note = (
         "The licence of the weights that training started from, and of the texts that it used, is "
@@ -142,10 +161,10 @@ def _origin(sources: list[Source]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _settings(config: Config) -> str:
+def _settings(origin: Origin) -> str:
     """As one would give them on the command line."""
-    default = field_values(Config(config.name))
-    changed = {k: v for k, v in field_values(config).items() if v != default.get(k)}
+    default = field_values(Config(origin.name))
+    changed = {k: v for k, v in origin.settings.items() if v != default.get(k)}
     lines = [f"--{name}={_shown(value)}" for name, value in changed.items()]
     return "\n".join(["```", *lines, "```"])
 

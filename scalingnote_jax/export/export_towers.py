@@ -4,33 +4,30 @@ all.
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import scalingnote_jax
-from scalingnote_jax.config import Config
-from scalingnote_jax.errors import UserError, bad_input
-from scalingnote_jax.export.card import write_card
-from scalingnote_jax.export.exported_tower import Source, host_mesh, open_tower
+from scalingnote_jax.config.values import field_values
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.export.card import Origin, write_card
+from scalingnote_jax.export.exported_tower import ExportedTower, open_tower
 from scalingnote_jax.export.sentences import write_one, write_pair
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.export.write_hf import write_hf, write_json
-from scalingnote_jax.pipeline import STEPS, Run
 from scalingnote_jax.progress import say
-from scalingnote_jax.systems import shipped_tower
 from scalingnote_jax.text.contract import contract
-from scalingnote_jax.vectors.pairing import served_config
+from scalingnote_jax.vectors.pairing import run_towers, served_config
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
-from scalingnote_jax.workflow.workdir import Workdir, is_done
+from scalingnote_jax.workflow.workdir import Workdir
 
 CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportRequest:
     """What the command line asks for.
 
     Attributes:
@@ -46,27 +43,40 @@ class Wish:
     dtype: str
 
 
-def run(root: Path, wish: Wish, out: Path, overwrite: bool) -> None:
+def export_towers(
+    root: Path,
+    request: ExportRequest,
+    out: Path,
+    overwrite: bool,
+    metrics: dict[str, Any] | None = None,
+) -> None:
     """Exports towers of the workdir `root` into the folder `out`.
 
+    Args:
+        overwrite: whether an earlier export may be replaced.
+        metrics: what eval/metrics.json says of just these towers; None: they were not evaluated.
+
     Raises:
-        UserError: the wish cannot be met; `out` is there already; no such tower yet.
+        UserError: the format cannot hold what is asked for; `out` is there already; the tower is
+            not trained yet.
     """
-    _check(wish, out, overwrite)
+    _check(request, out, overwrite)
     workdir = Workdir(root)
     config = served_config(workdir)
-    if wish.tower == "student":
-        wish = replace(wish, tower=shipped_tower(config))
-    sides = {"both": [(wish.tower, "query"), ("teacher", "doc")]}
-    pairs = sides.get(wish.side, [(wish.tower, wish.side)])
-    sources = [open_tower(config, workdir, *pair) for pair in pairs]
-    metrics = _metrics(config, workdir)
+    stages = config.stages
+    role = stages.shipped if request.tower == "student" else request.tower
+    sides = {"both": [(role, "query"), ("teacher", "doc")]}
+    pairs = sides.get(request.side, [(role, request.side)])
+    trained = run_towers(config.teacher, config.distill.student, config.seed, stages, workdir)
+    towers = [open_tower(trained.get(*pair), config.encode) for pair in pairs]
+    matryoshka = config.distill.matryoshka if stages.distills else ()
+    origin = Origin(config.name, field_values(config), matryoshka or config.train.matryoshka)
     try:
         partial = partial_folder(out)
         try:
-            more = _write(wish, sources, partial)
-            write_json(partial / CONTRACT, _contract(wish, sources) | more)
-            write_card(partial, wish.kind, sources, config, metrics)
+            more = _write(request, towers, partial)
+            write_json(partial / CONTRACT, _contract(request, towers) | more)
+            write_card(partial, request.kind, towers, origin, metrics)
             put_in_place(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -74,17 +84,17 @@ def run(root: Path, wish: Wish, out: Path, overwrite: bool) -> None:
         expected = "a folder that can be written, on a disk with room"
         raise bad_input(str(out), str(e), expected, "choose another") from e
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
-    say(f"export: {' and '.join(s.name for s in sources)} → {out} ({size / 2**20:.1f} MiB)")
+    say(f"export: {' and '.join(tower.name for tower in towers)} → {out} ({size / 2**20:.1f} MiB)")
 
 
-def _check(wish: Wish, out: Path, overwrite: bool) -> None:
-    if wish.side == "both" and wish.kind != "sentence-transformers":
+def _check(request: ExportRequest, out: Path, overwrite: bool) -> None:
+    if request.side == "both" and request.kind != "sentence-transformers":
         raise bad_input(
             "--side", "both", "one tower in a folder of this format", "export them one by one"
         )
-    if wish.dtype != "float32" and wish.kind in ("stablehlo", "onnx"):
-        raise bad_input("--dtype", wish.dtype, f"float32 for {wish.kind}", "leave it out")
-    if wish.tower == "student" and wish.side == "doc":
+    if request.dtype != "float32" and request.kind in ("stablehlo", "onnx"):
+        raise bad_input("--dtype", request.dtype, f"float32 for {request.kind}", "leave it out")
+    if request.tower == "student" and request.side == "doc":
         raise bad_input(
             "--side",
             "doc, and the student has no document tower",
@@ -104,23 +114,23 @@ def _check(wish: Wish, out: Path, overwrite: bool) -> None:
         )
 
 
-def _write(wish: Wish, sources: list[Source], folder: Path) -> dict[str, Any]:
+def _write(request: ExportRequest, towers: list[ExportedTower], folder: Path) -> dict[str, Any]:
     """Returns what the format has to say beside the contract."""
-    source = sources[0]
-    if wish.kind == "stablehlo":
-        return write_stablehlo(source, folder)
-    if wish.kind == "onnx":
-        _write_onnx(source, folder)
-    elif wish.kind == "hf":
-        write_hf(source, folder, wish.dtype)
-    elif wish.side == "both":
-        write_pair(source, sources[1], folder, wish.dtype)
+    tower = towers[0]
+    if request.kind == "stablehlo":
+        return write_stablehlo(tower, folder)
+    if request.kind == "onnx":
+        _write_onnx(tower, folder)
+    elif request.kind == "hf":
+        write_hf(tower, folder, request.dtype)
+    elif request.side == "both":
+        write_pair(tower, towers[1], folder, request.dtype)
     else:
-        write_one(source, folder, wish.dtype)
+        write_one(tower, folder, request.dtype)
     return {}
 
 
-def _write_onnx(source: Source, folder: Path) -> None:
+def _write_onnx(tower: ExportedTower, folder: Path) -> None:
     try:
         from scalingnote_jax.export.onnx_model import write_onnx
     except ImportError as e:
@@ -130,22 +140,13 @@ def _write_onnx(source: Source, folder: Path) -> None:
             "PyTorch and its exporter to ONNX",
             "pip install 'scalingnote_jax[onnx]'",
         ) from e
-    write_onnx(source, folder)
+    write_onnx(tower, folder)
 
 
-def _contract(wish: Wish, sources: list[Source]) -> dict[str, Any]:
-    towers = {
-        s.name: contract(s.tower, s.tokenizer) | {"pad_id": s.tokenizer.pad_id} for s in sources
+def _contract(request: ExportRequest, towers: list[ExportedTower]) -> dict[str, Any]:
+    terms = {
+        tower.name: contract(tower.definition, tower.tokenizer) | {"pad_id": tower.tokenizer.pad_id}
+        for tower in towers
     }
-    return {"format": wish.kind, "scalingnote_jax": scalingnote_jax.__version__, "towers": towers}
-
-
-def _metrics(config: Config, workdir: Workdir) -> dict[str, Any] | None:
-    """eval/metrics.json if it is of just these towers."""
-    step = STEPS["eval"]
-    try:
-        if not is_done(step.folder(workdir), step.inputs(Run(config, workdir, host_mesh()))):
-            return None
-    except UserError:  # a step before it was not run
-        return None
-    return dict(json.loads((workdir.eval / "metrics.json").read_text()))
+    version = scalingnote_jax.__version__
+    return {"format": request.kind, "scalingnote_jax": version, "towers": terms}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, MeshConfig, TextConfig
+from scalingnote_jax.config import EncodeConfig, MeshConfig, TextConfig, TowerConfig
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import flatten
@@ -18,24 +18,24 @@ from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.text.contract import to_marker
 from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.vectors.encoder import load_encoder
-from scalingnote_jax.workflow.workdir import Workdir
+from scalingnote_jax.vectors.trained import TrainedTower
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportedTower:
     """One tower without adapters, with what its texts go through.
 
     Attributes:
         role: "student" or "teacher".
         side: "query" or "doc".
-        tower: its definition.
+        definition: what it computes.
         params: {"body/layers/q": …}, float32, in the host's memory.
         tokenizer: its tokenizer.
     """
 
     role: str
     side: str
-    tower: TowerDef
+    definition: TowerDef
     params: dict[str, Any]
     tokenizer: TextTokenizer
 
@@ -45,9 +45,14 @@ class Source:
         return f"{self.role} {self.side}"
 
     @property
+    def cfg(self) -> TowerConfig:
+        """Its config."""
+        return self.definition.cfg
+
+    @property
     def text(self) -> TextConfig:
         """Prompt and lengths."""
-        return self.tower.cfg.text
+        return self.cfg.text
 
     @property
     def projection(self) -> np.ndarray | None:
@@ -61,18 +66,18 @@ class Source:
         every other library can do.
         """
         plain = self.text.prompt.endswith("{text}") and not self.text.title_tokens
-        return plain and not to_marker(self.tower.cfg)
+        return plain and not to_marker(self.cfg)
 
 
-def open_tower(config: Config, workdir: Workdir, role: str, side: str) -> Source:
-    """A tower of a finished workdir.
+def open_tower(tower: TrainedTower, encode: EncodeConfig) -> ExportedTower:
+    """A tower of a finished run.
 
     Raises:
         UserError: it was not trained yet, or what is there does not fit the config.
     """
-    encoder = load_encoder(config, workdir, role, side, host_mesh())
+    encoder = load_encoder(tower, encode, host_mesh())
     definition, params = encoder.tower.merged(encoder.params)
-    return Source(role, side, definition, flatten(params), encoder.tokenizer)
+    return ExportedTower(tower.role, tower.side, definition, flatten(params), encoder.tokenizer)
 
 
 def host_mesh() -> Mesh:

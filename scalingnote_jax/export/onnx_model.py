@@ -17,7 +17,7 @@ import onnxscript  # noqa: F401  (the exporter asks for it when all else is done
 import torch
 from transformers import AutoModel
 
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.export.write_hf import write_body
 
 MODEL = "model.onnx"  # its weights lie beside it: a graph with them inside ends at 2 GiB
@@ -46,34 +46,34 @@ class TorchTower(torch.nn.Module):
         return torch.nn.functional.normalize(pooled, dim=-1)
 
 
-def write_onnx(source: Source, folder: Path) -> None:
+def write_onnx(tower: ExportedTower, folder: Path) -> None:
     """model.onnx, its weights and the tokenizer.
 
     Raises:
         UserError: `transformers` has no model that computes this body.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        write_body(source, Path(scratch), "float32")
+        write_body(tower, Path(scratch), "float32")
         body = AutoModel.from_pretrained(
             scratch, dtype=torch.float32, attn_implementation="eager"
         ).eval()
-    projection = source.projection
-    tower = TorchTower(
+    projection = tower.projection
+    model = TorchTower(
         body,
-        source.tower.cfg.pooling,
+        tower.cfg.pooling,
         None if projection is None else torch.tensor(projection),
     )
     # Two rows of two tokens: a size of one would be taken for a constant.
     ids = torch.zeros((2, 2), dtype=torch.int64)
     sizes = {
         0: torch.export.Dim("batch"),
-        1: torch.export.Dim("length", max=max(3, source.text.max_tokens)),
+        1: torch.export.Dim("length", max=max(3, tower.text.max_tokens)),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter to its own authors
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
-            tower,
+            model,
             (ids, torch.ones_like(ids)),
             folder / MODEL,
             input_names=["input_ids", "attention_mask"],
@@ -83,4 +83,4 @@ def write_onnx(source: Source, folder: Path) -> None:
             external_data=True,
             verbose=False,
         )
-    source.tokenizer.save(folder)
+    tower.tokenizer.save(folder)

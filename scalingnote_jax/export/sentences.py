@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from scalingnote_jax.config import BertShape
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.export.write_hf import write_body, write_json, write_tokenizer
 
 _CLASS = "sentence_transformers.models."
@@ -23,24 +23,24 @@ _POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
 _ROUTES = {"query": "query", "doc": "document"}  # ours → the library's
 
 
-def write_one(source: Source, folder: Path, dtype: str) -> None:
+def write_one(tower: ExportedTower, folder: Path, dtype: str) -> None:
     """A model of one tower: Transformer, Pooling, Dense if there is a projection, Normalize.
 
     Raises:
         UserError: what the tower does to a text, or its body, cannot be said there.
     """
-    prompt = prefix(source)
-    modules = _write_modules(source, folder, dtype, first="", number="{}_".format)
+    prompt = prefix(tower)
+    modules = _write_modules(tower, folder, dtype, first="", number="{}_".format)
     listed = [
         {"idx": i, "name": str(i), "path": path, "type": kind}
         for i, (path, kind) in enumerate(modules)
     ]
     write_json(folder / "modules.json", listed)
-    route = _ROUTES[source.side]
+    route = _ROUTES[tower.side]
     _write_settings(folder, {route: prompt}, route if prompt else None)
 
 
-def write_pair(query: Source, doc: Source, folder: Path, dtype: str) -> None:
+def write_pair(query: ExportedTower, doc: ExportedTower, folder: Path, dtype: str) -> None:
     """A model whose `encode_query` takes one tower and whose `encode_document` the other.
 
     A call of `encode` that does not say which is an error there, as it should be.
@@ -51,9 +51,9 @@ def write_pair(query: Source, doc: Source, folder: Path, dtype: str) -> None:
     prompts = {_ROUTES["query"]: prefix(query), _ROUTES["doc"]: prefix(doc)}
     types: dict[str, str] = {}
     structure: dict[str, list[str]] = {}
-    for route, source in zip(prompts, (query, doc), strict=True):
+    for route, tower in zip(prompts, (query, doc), strict=True):
         modules = _write_modules(
-            source, folder, dtype, f"{route}_0_Transformer", f"{route}_{{}}_".format
+            tower, folder, dtype, f"{route}_0_Transformer", f"{route}_{{}}_".format
         )
         types |= dict(modules)
         structure[route] = [path for path, _ in modules]
@@ -67,33 +67,35 @@ def write_pair(query: Source, doc: Source, folder: Path, dtype: str) -> None:
     _write_settings(folder, prompts, None)
 
 
-def prefix(source: Source) -> str:
+def prefix(tower: ExportedTower) -> str:
     """The prompt up to its first field: what the library puts in front of a text. Where that is a
     title, title and text have to be one string before the library sees them.
 
     Raises:
         UserError: the tower's texts are more than that.
     """
-    if not source.cut_at_end:
-        text = source.text
+    if not tower.cut_at_end:
+        text = tower.text
         raise bad_input(
-            f"the text of {source.name}",
+            f"the text of {tower.name}",
             f"prompt {text.prompt!r}, title_tokens {text.title_tokens}, "
-            f"pooling {source.tower.cfg.pooling!r}",
+            f"pooling {tower.cfg.pooling!r}",
             "a prompt that ends with {text} and is cut there: sentence-transformers can do no more",
             "export it with --format hf, onnx or stablehlo, which take tokens",
         )
-    return source.text.prompt.partition("{")[0]
+    return tower.text.prompt.partition("{")[0]
 
 
 def _write_modules(
-    source: Source, folder: Path, dtype: str, first: str, number: Callable[[int], str]
+    tower: ExportedTower, folder: Path, dtype: str, first: str, number: Callable[[int], str]
 ) -> list[tuple[str, str]]:
     """Writes the modules of a tower; returns their folders and classes."""
-    write_body(source, folder / first, dtype)
-    write_tokenizer(source, folder / first)
-    settings: dict[str, Any] = {"max_seq_length": source.text.max_tokens, "do_lower_case": False}
-    if isinstance(source.tower.shape, BertShape):  # else it would warn of a pooler without weights
+    write_body(tower, folder / first, dtype)
+    write_tokenizer(tower, folder / first)
+    settings: dict[str, Any] = {"max_seq_length": tower.text.max_tokens, "do_lower_case": False}
+    if isinstance(
+        tower.definition.shape, BertShape
+    ):  # else it would warn of a pooler without weights
         settings["model_args"] = {"add_pooling_layer": False}
     write_json(folder / first / "sentence_bert_config.json", settings)
     modules = [(first, _CLASS + "Transformer")]
@@ -106,17 +108,17 @@ def _write_modules(
             save_file({"linear.weight": weight}, folder / path / "model.safetensors")
         modules.append((path, _CLASS + name))
 
-    width = source.tower.shape.hidden_size
-    kinds = {f"pooling_mode_{m}": m == _POOLING[source.tower.cfg.pooling] for m in _ALL_MODES}
+    width = tower.definition.shape.hidden_size
+    kinds = {f"pooling_mode_{m}": m == _POOLING[tower.cfg.pooling] for m in _ALL_MODES}
     add("Pooling", {"word_embedding_dimension": width, **kinds, "include_prompt": True})
-    if source.projection is not None:
+    if tower.projection is not None:
         dense = {
             "in_features": width,
-            "out_features": source.tower.dim,
+            "out_features": tower.definition.dim,
             "bias": False,
             "activation_function": "torch.nn.modules.linear.Identity",
         }
-        add("Dense", dense, np.ascontiguousarray(source.projection.T))
+        add("Dense", dense, np.ascontiguousarray(tower.projection.T))
     add("Normalize", {})
     return modules
 

@@ -4,69 +4,70 @@ of the folder; the tests do so.
 
 from __future__ import annotations
 
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.config.forms.prompt import MARKER
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.text.contract import to_marker
-from scalingnote_jax.text.prompts import MARKER, render
+from scalingnote_jax.text.prompts import render
 
 QUERY, TITLE, TEXT = "a question", "its title", "some text"
 
 
-def snippet(kind: str, sources: list[Source]) -> str:
-    """Python code that encodes `QUERY`, or the document (`TITLE`, `TEXT`), with each of `sources`
+def example_code(kind: str, towers: list[ExportedTower]) -> str:
+    """Python code that encodes `QUERY`, or the document (`TITLE`, `TEXT`), with each of `towers`
     from a folder of this format.
     """
     if kind == "sentence-transformers":
-        return "\n".join(_sentences(sources))
-    (source,) = sources
-    return "\n".join({"hf": _hf, "stablehlo": _stablehlo, "onnx": _onnx}[kind](source))
+        return "\n".join(_sentences(towers))
+    (tower,) = towers
+    return "\n".join({"hf": _hf, "stablehlo": _stablehlo, "onnx": _onnx}[kind](tower))
 
 
-def _example(source: Source) -> str:
+def _example(tower: ExportedTower) -> str:
     """The rendered text."""
-    pair = ("", QUERY) if source.side == "query" else (TITLE, TEXT)
-    return render(source.text, *pair)
+    pair = ("", QUERY) if tower.side == "query" else (TITLE, TEXT)
+    return render(tower.text, *pair)
 
 
-def _sentences(sources: list[Source]) -> list[str]:
+def _sentences(towers: list[ExportedTower]) -> list[str]:
     lines = [
         "from sentence_transformers import SentenceTransformer",
         "",
         'model = SentenceTransformer(".")',
     ]
-    for s in sources:
-        before = s.text.prompt.partition("{")[0]  # the library puts it in front
-        texts = [_example(s).removeprefix(before)]
+    for tower in towers:
+        before = tower.text.prompt.partition("{")[0]  # the library puts it in front
+        texts = [_example(tower).removeprefix(before)]
         method, name = {
             "query": ("encode_query", "queries"),
             "doc": ("encode_document", "documents"),
-        }[s.side]
-        lines.append(f"{name} = model.{method}({texts!r})  # [1, {s.tower.dim}]")
-    if len(sources) == 2:
+        }[tower.side]
+        lines.append(f"{name} = model.{method}({texts!r})  # [1, {tower.definition.dim}]")
+    if len(towers) == 2:
         lines.append("print(model.similarity(queries, documents))")
     return lines
 
 
-def _hf(s: Source) -> list[str]:
+def _hf(tower: ExportedTower) -> list[str]:
     pooled = {
         "mean": "(hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
         "cls": "hidden[:, 0]",
     }
     last = "hidden[torch.arange(len(hidden)), mask.sum(1) - 1]"
-    projected = bool(s.tower.cfg.projection)
-    offsets = ", return_offsets_mapping=True" if to_marker(s.tower.cfg) else ", truncation=True"
+    projected = bool(tower.cfg.projection)
+    offsets = ", return_offsets_mapping=True" if to_marker(tower.cfg) else ", truncation=True"
     return [
         "import torch",
         *(["from safetensors.torch import load_file"] if projected else []),
         "from transformers import AutoModel, AutoTokenizer",
         "",
         'tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModel.from_pretrained(".")',
-        f"texts = [{_example(s)!r}]",
+        f"texts = [{_example(tower)!r}]",
         f'batch = tokenizer(texts, padding=True, return_tensors="pt"{offsets})',
-        *_marker_in_torch(s),
+        *_marker_in_torch(tower),
         "with torch.no_grad():",
         "    hidden = model(**batch).last_hidden_state.float()",
         'mask = batch["attention_mask"]',
-        f"vectors = {pooled.get(s.tower.cfg.pooling, last)}",
+        f"vectors = {pooled.get(tower.cfg.pooling, last)}",
         *(
             ['vectors = vectors @ load_file("projection.safetensors")["projection"]']
             if projected
@@ -76,8 +77,8 @@ def _hf(s: Source) -> list[str]:
     ]
 
 
-def _marker_in_torch(s: Source) -> list[str]:
-    if not to_marker(s.tower.cfg):
+def _marker_in_torch(tower: ExportedTower) -> list[str]:
+    if not to_marker(tower.cfg):
         return []
     return [
         'ends = batch.pop("offset_mapping")[..., 1]  # nothing from the marker on is read',
@@ -86,10 +87,10 @@ def _marker_in_torch(s: Source) -> list[str]:
     ]
 
 
-def _ids(s: Source) -> list[str]:
+def _ids(tower: ExportedTower) -> list[str]:
     """Lines that make `ids`, a list of lists, with `tokenizers` alone."""
-    lines = ['tokenizer = Tokenizer.from_file("tokenizer.json")', f"texts = [{_example(s)!r}]"]
-    if to_marker(s.tower.cfg):
+    lines = ['tokenizer = Tokenizer.from_file("tokenizer.json")', f"texts = [{_example(tower)!r}]"]
+    if to_marker(tower.cfg):
         return [
             *lines,
             "ids = []",
@@ -100,7 +101,7 @@ def _ids(s: Source) -> list[str]:
         ]
     return [
         *lines,
-        f"tokenizer.enable_truncation({s.text.max_tokens})",
+        f"tokenizer.enable_truncation({tower.text.max_tokens})",
         "ids = [e.ids for e in tokenizer.encode_batch(texts)]",
     ]
 
@@ -113,8 +114,8 @@ def _padded(length: str, kind: str) -> list[str]:
     ]
 
 
-def _stablehlo(s: Source) -> list[str]:
-    length = s.text.buckets[-1]
+def _stablehlo(tower: ExportedTower) -> list[str]:
+    length = tower.text.buckets[-1]
     return [
         "import numpy as np",
         "from jax import export",
@@ -122,20 +123,20 @@ def _stablehlo(s: Source) -> list[str]:
         "",
         f'tower = export.deserialize(open("tower-{length}.jaxexport", "rb").read())',
         'weights = dict(np.load("weights.npz"))  # with an accelerator: jax.device_put(weights)',
-        *_ids(s),
+        *_ids(tower),
         *_padded(str(length), "int32"),
         "vectors = np.asarray(tower.call(weights, tokens, mask.astype(bool)))",
     ]
 
 
-def _onnx(s: Source) -> list[str]:
+def _onnx(tower: ExportedTower) -> list[str]:
     return [
         "import numpy as np",
         "import onnxruntime",
         "from tokenizers import Tokenizer",
         "",
         'session = onnxruntime.InferenceSession("model.onnx")',
-        *_ids(s),
+        *_ids(tower),
         *_padded("max(map(len, ids))", "int64"),
         '(vectors,) = session.run(None, {"input_ids": tokens, "attention_mask": mask})',
     ]

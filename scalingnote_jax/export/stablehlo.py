@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, export
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.tower import normalise
 
@@ -28,7 +28,7 @@ WEIGHTS = "weights.npz"
 PLATFORMS = ("cpu", "tpu")
 
 
-def write_stablehlo(source: Source, folder: Path) -> dict[str, Any]:
+def write_stablehlo(tower: ExportedTower, folder: Path) -> dict[str, Any]:
     """Programs, weights and tokenizer.
 
     Returns:
@@ -46,26 +46,26 @@ def write_stablehlo(source: Source, folder: Path) -> dict[str, Any]:
             "what jax.export writes programs with",
             "pip install 'scalingnote_jax[export]'",
         ) from e
-    files = {length: f"tower-{length}.jaxexport" for length in source.text.buckets}
+    files = {length: f"tower-{length}.jaxexport" for length in tower.text.buckets}
     for length, name in files.items():
-        (folder / name).write_bytes(program(source, length))
+        (folder / name).write_bytes(_program(tower, length))
     # NumPy's own form: the process that reads it may have no other. Nothing in it is pickled.
-    weights: dict[str, Any] = {p: np.asarray(w, np.float32) for p, w in source.params.items()}
+    weights: dict[str, Any] = {p: np.asarray(w, np.float32) for p, w in tower.params.items()}
     np.savez(folder / WEIGHTS, **weights)
-    source.tokenizer.save(folder)
+    tower.tokenizer.save(folder)
     return {"programs": files, "platforms": PLATFORMS, "jax": jax.__version__}
 
 
-def program(source: Source, length: int) -> bytes:
+def _program(tower: ExportedTower, length: int) -> bytes:
     """The serialised function (weights {path: array}, tokens [b, `length`] int32, mask [b,
     `length`] bool) → [b, D] float32 unit vectors, for any b and all `PLATFORMS`.
     """
-    tower = replace(source.tower, cfg=replace(source.tower.cfg, remat="none"))
+    definition = replace(tower.definition, cfg=replace(tower.cfg, remat="none"))
 
     def encode(weights: dict[str, Any], tokens: Array, mask: Array) -> Array:
-        return normalise(tower.apply(nest(weights), tokens, mask))
+        return normalise(definition.apply(nest(weights), tokens, mask))
 
-    weights = {p: jax.ShapeDtypeStruct(w.shape, jnp.float32) for p, w in source.params.items()}
+    weights = {p: jax.ShapeDtypeStruct(w.shape, jnp.float32) for p, w in tower.params.items()}
     (size,) = export.symbolic_shape("b")
     batch = [jax.ShapeDtypeStruct((size, length), kind) for kind in (jnp.int32, jnp.bool_)]
     exported = export.export(jax.jit(encode), platforms=PLATFORMS)(weights, *batch)

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.export.hf_config import config_of
 from scalingnote_jax.models.weights.hf_folder import INDEX, SINGLE
 from scalingnote_jax.models.weights.layouts import layout_of
@@ -36,7 +36,7 @@ _PROBES = (
 _FORMAT = {"format": "pt"}  # what transformers asks for: tensors laid out as PyTorch has them
 
 
-def write_body(source: Source, folder: Path, dtype: str) -> None:
+def write_body(tower: ExportedTower, folder: Path, dtype: str) -> None:
     """What `AutoModel` reads: config.json and weights.
 
     Args:
@@ -46,26 +46,26 @@ def write_body(source: Source, folder: Path, dtype: str) -> None:
         UserError: `transformers` has no model that computes this body.
     """
     config = config_of(
-        source.tower.shape,
-        source.text.max_tokens,
-        source.tokenizer.pad_id,
+        tower.definition.shape,
+        tower.text.max_tokens,
+        tower.tokenizer.pad_id,
         dtype,
-        bidirectional=source.tower.cfg.bidirectional,
+        bidirectional=tower.cfg.bidirectional,
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    _write_tensors(folder, _tensors(source, dtype), _SHARD_BYTES)
+    _write_tensors(folder, _tensors(tower, dtype), _SHARD_BYTES)
 
 
-def write_hf(source: Source, folder: Path, dtype: str) -> None:
+def write_hf(tower: ExportedTower, folder: Path, dtype: str) -> None:
     """Body, tokenizer, and the projection if there is one; raises as these do."""
-    write_body(source, folder, dtype)
-    write_tokenizer(source, folder)
-    if source.projection is not None:
-        save_file({"projection": source.projection}, folder / PROJECTION)
+    write_body(tower, folder, dtype)
+    write_tokenizer(tower, folder)
+    if tower.projection is not None:
+        save_file({"projection": tower.projection}, folder / PROJECTION)
 
 
-def write_tokenizer(source: Source, folder: Path) -> None:
+def write_tokenizer(tower: ExportedTower, folder: Path) -> None:
     """tokenizer.json, and what makes `AutoTokenizer` cut and pad as the tower was trained. It looks
     for config.json beside them, which has to be there.
 
@@ -73,11 +73,11 @@ def write_tokenizer(source: Source, folder: Path) -> None:
         UserError: `AutoTokenizer` makes other ids: for some model types it does not take the
             tokenizer that is in the folder, but builds what it holds to be the right one.
     """
-    source.tokenizer.save(folder)
+    tower.tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {
-        "model_max_length": source.text.max_tokens,
+        "model_max_length": tower.text.max_tokens,
         "padding_side": "right",
         "truncation_side": "right",
         "model_input_names": ["input_ids", "attention_mask"],
@@ -88,9 +88,9 @@ def write_tokenizer(source: Source, folder: Path) -> None:
 
     found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     ids = found(list(_PROBES), truncation=True)["input_ids"]
-    if ids != source.tokenizer.encode(list(_PROBES), source.text.max_tokens):
+    if ids != tower.tokenizer.encode(list(_PROBES), tower.text.max_tokens):
         raise bad_input(
-            f"{source.name} tower",
+            f"{tower.name} tower",
             f"AutoTokenizer reads its tokenizer.json as a {type(found).__name__}, with other ids",
             "the ids that it was trained with",
             "export it with --format onnx or stablehlo, which take ids",
@@ -102,13 +102,13 @@ def write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _tensors(source: Source, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(tower: ExportedTower, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of the body under the names of `transformers`, one at a time."""
     kind = jnp.dtype(dtype)
-    layout = layout_of(source.tower.shape).stored.items()
+    layout = layout_of(tower.definition.shape).stored.items()
     # What shares a tensor stands together in a layout, in the order of its parts.
     for name, group in itertools.groupby(layout, lambda item: item[1].name):
-        parts = [(stored, np.asarray(source.params[f"body/{path}"])) for path, stored in group]
+        parts = [(stored, np.asarray(tower.params[f"body/{path}"])) for path, stored in group]
         stored, weight = parts[0]
         for i in range(stored.first, len(weight) if stored.stacked else 1):
             ours = [s.revert(w[i] if s.stacked else w).astype(kind) for s, w in parts]

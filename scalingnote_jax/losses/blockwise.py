@@ -28,7 +28,7 @@ from scalingnote_jax.losses.spread import spread_by_moments
 # those of all devices, S tiles.
 
 
-class Ids(NamedTuple):
+class RowIds(NamedTuple):
     """query [B], doc [B, G], positive [B, P], as in `contrastive_loss`."""
 
     query: jax.Array
@@ -87,7 +87,7 @@ def blockwise_loss(
     """
     batch = query_emb.shape[0]
     plan = Plan(symmetric, false_negative_margin, tile, Peers.of(mesh, batch))
-    ids = Ids(query_ids, doc_ids, positive_ids)
+    ids = RowIds(query_ids, doc_ids, positive_ids)
     total, counts = _softmax_loss(plan, query_emb, doc_emb, jnp.float32(scale), ids)
     if w_spread:
         spread = spread_by_moments(query_emb, query_ids)
@@ -98,14 +98,14 @@ def blockwise_loss(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _softmax_loss(
-    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: Ids
+    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: RowIds
 ) -> Any:
     """(loss, counts), with the gradient below."""
     return _softmax_loss_fwd(plan, query_emb, doc_emb, scale, ids)[0]
 
 
 def _softmax_loss_fwd(
-    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: Ids
+    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: RowIds
 ) -> Any:
     forward = plan.peers.share_rows(partial(_forward, plan), "rr-r", "-rr")
     sums, *norms = forward(query_emb, doc_emb, scale, ids)
@@ -124,7 +124,7 @@ _softmax_loss.defvjp(_softmax_loss_fwd, _softmax_loss_bwd)
 
 
 def _forward(
-    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: Ids
+    plan: Plan, query_emb: jax.Array, doc_emb: jax.Array, scale: jax.Array, ids: RowIds
 ) -> Any:
     """On one device's rows: (loss, counts) of all devices; the log of the softmax's denominator [b]
     of each query, and of each positive document as it looks back.
@@ -165,7 +165,7 @@ def _backward(
     query_emb: jax.Array,
     doc_emb: jax.Array,
     scale: jax.Array,
-    ids: Ids,
+    ids: RowIds,
     norm: jax.Array,
     back_norm: jax.Array,
 ) -> Any:
@@ -199,7 +199,7 @@ def _backward(
     return d_query, d_doc, plan.peers.sum(_cosine(query_emb, d_query).sum())
 
 
-def _tiles(plan: Plan, doc_emb: jax.Array, ids: Ids, positive: jax.Array) -> Tiles:
+def _tiles(plan: Plan, doc_emb: jax.Array, ids: RowIds, positive: jax.Array) -> Tiles:
     """This device's documents cut into parts of tiles, and what all must know of all of them."""
     size, group, _ = doc_emb.shape
     part = min(size, max(1, plan.tile // (plan.peers.count * group)))
@@ -217,7 +217,7 @@ def _tiles(plan: Plan, doc_emb: jax.Array, ids: Ids, positive: jax.Array) -> Til
 def _scores(
     plan: Plan,
     query_emb: jax.Array,
-    ids: Ids,
+    ids: RowIds,
     positive: jax.Array,
     scale: jax.Array,
     tile: Tiles,

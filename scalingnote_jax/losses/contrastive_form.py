@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from jax.sharding import Mesh
 
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.errors import bad_input
 from scalingnote_jax.losses.blockwise import blockwise_loss
 from scalingnote_jax.losses.contrastive import contrastive_loss
 
@@ -87,12 +86,7 @@ def contrastive_form(
         cfg: `loss`, `loss_tile`, `symmetric`, `false_negative_margin`, `w_spread`.
         queries, documents: B and N of the global batch.
         mesh: where its rows lie; None for one device.
-
-    Raises:
-        UserError: a tile of no documents.
     """
-    if cfg.loss_tile < 1:
-        raise bad_input("--train.loss_tile", str(cfg.loss_tile), "at least 1", "e.g. 2048")
     settings: dict[str, Any] = {
         "symmetric": cfg.symmetric,
         "false_negative_margin": cfg.false_negative_margin,

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from scalingnote_jax.config import DistillConfig
-from scalingnote_jax.errors import bad_input
 from scalingnote_jax.losses.distill_scores import (
     candidate_scores,
     margin_error,
@@ -61,15 +60,6 @@ def distill_loss(
 def needs_documents(cfg: DistillConfig) -> bool:
     """Whether a term compares scores of documents, and so reads their frozen vectors."""
     return cfg.w_kl > 0 or cfg.w_margin > 0 or cfg.w_rank > 0
-
-
-def check_weights(cfg: DistillConfig) -> None:
-    """Refuses weights that leave nothing to learn, or the opposite of it."""
-    names = ("w_mse", "w_cos", "w_kl", "w_margin", "w_rank")
-    weights = {name: getattr(cfg, name) for name in names}
-    if min(weights.values()) < 0 or not any(weights.values()):
-        given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-        raise bad_input("--distill", given, "no weight below 0, and one above", "change them")
 
 
 def stage2_loss(

@@ -42,7 +42,7 @@ class Flops:
 
 
 def step_flops(cfg: TrainConfig, towers: Towers, trained: Collection[str]) -> Flops:
-    """Of one step on the largest buckets.
+    """Of one step of stage 1 on the largest buckets.
 
     Args:
         trained: paths of the trained parameters, "query/body/layers/q".

@@ -17,14 +17,12 @@ import numpy as np
 from flax import traverse_util
 
 from scalingnote_jax.config import BertShape, TextConfig, TowerConfig
-from scalingnote_jax.config.towers import Shape
+from scalingnote_jax.config.towers import ENDS, FIRST, Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Tree
 from scalingnote_jax.models.layers.views import local_layers
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.models.weights.storage import store
-
-FIRST, ENDS = "teacher:first", "teacher:ends"
 
 
 def is_from_teacher(cfg: TowerConfig) -> bool:

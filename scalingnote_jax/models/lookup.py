@@ -20,8 +20,6 @@ from scalingnote_jax.config import DecoderShape
 from scalingnote_jax.models.decoder import Embedding
 from scalingnote_jax.models.lora import AdaptableLayers
 
-NO_LAYERS = -1  # of `TowerConfig.num_layers`; in a shape it is 0
-
 
 class Lookup(nnx.Module):
     """Tokens to their vectors."""

@@ -19,16 +19,9 @@ from jax import Array
 from jax.sharding import Sharding
 
 from scalingnote_jax.config import LoraConfig, TowerConfig
+from scalingnote_jax.config.rules.tower_rules import check_fit, check_tower
 from scalingnote_jax.config.towers import Shape
-from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.checks import (
-    check_attention,
-    check_choices,
-    check_lookup,
-    check_lora,
-    check_shape,
-    check_text,
-)
+from scalingnote_jax.models.checks import check_lora
 from scalingnote_jax.models.layers.params import (
     Drawn,
     Tree,
@@ -248,21 +241,11 @@ def tower_def(cfg: TowerConfig, where: str = "tower") -> TowerDef:
     Raises:
         UserError: settings that cannot work together, or weights that cannot be read.
     """
-    check_choices(cfg, where)
+    check_tower(cfg, where)
     if cfg.shape is not None:
         shape = first_layers(cfg.shape, cfg.num_layers, f"--{where}.num_layers")
-    elif cfg.weights != "random":
-        shape = shape_of(cfg.weights, cfg.num_layers, cfg.bidirectional)
     else:
-        raise bad_input(
-            f"--{where}.shape",
-            "none, with weights='random'",
-            "a DecoderShape, a BertShape or a ModernBertShape",
-            "set it in the config file",
-        )
-    check_shape(shape, where)
-    check_text(cfg, shape, where)
-    check_lookup(cfg, shape, where)
-    check_attention(cfg, shape, where)
+        shape = shape_of(cfg.weights, cfg.num_layers, cfg.bidirectional)
+        check_fit(cfg, shape, where)
     check_lora(cfg, shape, where)
     return TowerDef(cfg, shape)

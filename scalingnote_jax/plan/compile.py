@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.config import TowersConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.models.layers.params import flatten, nest
@@ -83,21 +83,21 @@ def _refused(message: str, secs: float) -> Compiled:
 @contextmanager
 def _no_cache() -> Iterator[None]:
     """A program that comes from the cache on disk dumps no text."""
-    config: Any = jax.config
-    before = config.jax_enable_compilation_cache
-    config.update("jax_enable_compilation_cache", False)
+    options: Any = jax.config
+    before = options.jax_enable_compilation_cache
+    options.update("jax_enable_compilation_cache", False)
     try:
         yield
     finally:
-        config.update("jax_enable_compilation_cache", before)
+        options.update("jax_enable_compilation_cache", before)
 
 
-def batch_shapes(config: Config) -> Shapes:
+def batch_shapes(train: TrainConfig, teacher: TowersConfig) -> Shapes:
     """A batch of the largest buckets, with one positive per query, as no data is looked at. Packed
     documents are taken for one to a row, which is the most rows that there can be.
     """
-    size, group = config.train.batch_size, 1 + config.train.negatives_per_query
-    query, doc = config.teacher.query.text.max_tokens, config.teacher.doc.text.max_tokens
+    size, group = train.batch_size, 1 + train.negatives_per_query
+    query, doc = teacher.query.text.max_tokens, teacher.doc.text.max_tokens
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "query_tokens": ((size, query), np.int32),
         "query_mask": ((size, query), np.bool_),
@@ -105,15 +105,15 @@ def batch_shapes(config: Config) -> Shapes:
         "doc_ids": ((size, group), np.int32),
         "positive_ids": ((size, 1), np.int32),
     }
-    if config.train.pack_documents:
+    if train.pack_documents:
         rows = (size * group, doc)
         shapes |= {"doc_tokens": (rows, np.int32), "doc_segments": (rows, np.int32)}
         shapes["doc_slots"] = ((size, group), np.int32)
     else:
         rows_of_docs = (size, group, doc)
         shapes |= {"doc_tokens": (rows_of_docs, np.int32), "doc_mask": (rows_of_docs, np.bool_)}
-    if config.train.title_prediction == "contrastive":
-        like = "doc_segments" if config.train.pack_documents else "doc_mask"
+    if train.title_prediction == "contrastive":
+        like = "doc_segments" if train.pack_documents else "doc_mask"
         shapes["doc_beginnings"] = shapes[like]
     return {name: jax.ShapeDtypeStruct(*x) for name, x in shapes.items()}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from jax.sharding import Mesh
 from rich.table import Table
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.config import DistillConfig, RefineConfig, Stages, TowersConfig, TrainConfig
 from scalingnote_jax.devices.sharding import bytes_per_device, total_bytes_per_device
 from scalingnote_jax.losses.contrastive_form import held_score_bytes, is_blockwise
 from scalingnote_jax.models.from_teacher import student_config
@@ -15,40 +15,56 @@ from scalingnote_jax.models.layers.params import Flat, flatten
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.progress import console
-from scalingnote_jax.systems import distills, refines
-from scalingnote_jax.train.prepare import Prepared, check_batch, make_schedule
+from scalingnote_jax.train.prepare import Prepared, StageConfig, check_batch, make_schedule
 
 MIB = 2**20
 
 
-def dry_run(config: Config, verb: str, mesh: Mesh, folder: str) -> None:
+def dry_run(
+    verb: str,
+    mesh: Mesh,
+    folder: str,
+    *,
+    stages: Stages,
+    teacher: TowersConfig,
+    train: TrainConfig,
+    distill: DistillConfig,
+    refine: RefineConfig,
+) -> None:
     """Prints the mesh and, for the steps that train, each parameter's place and size and what the
     loss will hold.
+
+    Args:
+        verb: the step, or "run" for all.
+        folder: where it would write.
     """
     sizes = " × ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     console.print(f"mesh: {sizes} ({mesh.size} devices)")
     if verb in ("train", "run"):
-        towers = Towers(config.teacher)
-        freeze = towers.freeze(config.train.learn_temperature)
-        _print_parameters("train", config, *towers.abstract(), freeze, mesh)
-        _print_loss(config, mesh)
-    for stage, wanted in (("distill", distills(config)), ("refine", refines(config))):
+        towers = Towers(teacher)
+        freeze = towers.freeze(train.learn_temperature)
+        _print_parameters("train", train, *towers.abstract(), freeze, mesh)
+        _print_loss(train, mesh)
+    later: tuple[tuple[str, StageConfig, bool], ...] = (
+        ("distill", distill, stages.distills),
+        ("refine", refine, stages.refines),
+    )
+    for stage, cfg, wanted in later:
         if verb in (stage, "run") and wanted:
-            student = tower_def(student_config(config), "distill.student")
+            student = tower_def(student_config(distill.student, teacher.query), "distill.student")
             shapes, axes = (flatten({"student": tree}) for tree in student.abstract())
-            _print_parameters(stage, config, shapes, axes, student.freeze, mesh)
+            _print_parameters(stage, cfg, shapes, axes, student.freeze, mesh)
     console.print(f"{verb}: would write to {folder}; nothing was written", markup=False)
 
 
 def _print_parameters(
     stage: str,
-    config: Config,
+    cfg: StageConfig,
     shapes: Flat,
     axes: dict[str, tuple[str | None, ...]],
     freeze: tuple[str, ...],
     mesh: Mesh,
 ) -> None:
-    cfg = getattr(config, stage)
     check_batch(stage, cfg, mesh)
     field = "teacher" if stage == "train" else "distill.student"
     # One example per epoch: the schedule's length changes nothing of what is shown.
@@ -77,8 +93,7 @@ def _print_parameters(
     console.print(f"{stage}: per device {parts}")
 
 
-def _print_loss(config: Config, mesh: Mesh) -> None:
-    cfg = config.train
+def _print_loss(cfg: TrainConfig, mesh: Mesh) -> None:
     documents = cfg.batch_size * (1 + cfg.negatives_per_query)
     sizes = (cfg.batch_size, documents, mesh)
     form = "blockwise" if is_blockwise(cfg, *sizes) else "dense"

@@ -1,4 +1,4 @@
-"""The plan of one config on one topology: compile, count, bound, and write down.
+"""The plan of one workload on one topology: compile, count, bound, and write down.
 
 Its fields are a contract that scripts rely on (README); all bytes, FLOPs and rates are per chip or
 of all chips as their names say, also where JAX shows a chip as two devices.
@@ -6,11 +6,12 @@ of all chips as their names say, also where JAX shows a chip as two devices.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, replace
+from scalingnote_jax.config import EncodeConfig, MeshConfig, TowersConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import total_bytes_per_device
 from scalingnote_jax.models.flops import Flops, step_flops, tower_flops
@@ -26,12 +27,30 @@ from scalingnote_jax.vectors.encode_batches import rows_of
 Plan = dict[str, Any]
 
 
-def on_slices(config: Config, topology: Topology) -> Config:
-    """The config with as many slices in its mesh as the topology has."""
-    return replace(config, mesh=replace(config.mesh, slice=topology.num_slices))
+@dataclass(frozen=True)
+class Workload:
+    """What a plan is of: a step of stage 1, and `encode` with its document tower.
+
+    Attributes:
+        teacher: both towers of stage 1.
+        train: its step.
+        encode: how documents are encoded.
+        mesh: what both run on.
+        seed: of the run.
+    """
+
+    teacher: TowersConfig
+    train: TrainConfig
+    encode: EncodeConfig
+    mesh: MeshConfig
+    seed: int
+
+    def on_slices(self, topology: Topology) -> Workload:
+        """The same, with as many slices in the mesh as the topology has."""
+        return replace(self, mesh=replace(self.mesh, slice=topology.num_slices))
 
 
-def make_plan(config: Config, topology: Topology, pairs: int = 0) -> Plan:
+def make_plan(workload: Workload, topology: Topology, pairs: int = 0) -> Plan:
     """Compiles the step of stage 1 and says what it needs and how fast it can be at most.
 
     Args:
@@ -40,21 +59,22 @@ def make_plan(config: Config, topology: Topology, pairs: int = 0) -> Plan:
     Raises:
         UserError: a mesh or a batch that cannot be split over the topology.
     """
-    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
-    check_batch("train", config.train, mesh)
+    teacher, train = workload.teacher, workload.train
+    mesh = mesh_lib.make_mesh(workload.mesh, topology.devices)
+    check_batch("train", train, mesh)
     # The length of the schedule changes nothing of the step.
-    towers, _, prepared, step = program(config, mesh, 1)
+    towers, _, prepared, step = program(train, teacher, workload.seed, mesh, 1)
     jitted: Any = step
-    compiled = compile_program(jitted.lower(prepared.abstract, batch_shapes(config)))
-    flops = step_flops(config, towers, prepared.abstract.params)
+    compiled = compile_program(jitted.lower(prepared.abstract, batch_shapes(train, teacher)))
+    flops = step_flops(train, towers, prepared.abstract.params)
     plan: Plan = {
         "topology": topology.name,
         "slices": topology.num_slices,
         "chips": topology.num_chips,
         "devices_per_chip": topology.devices_per_chip,
         "mesh": dict(mesh.shape),
-        "remat": config.teacher.doc.remat,
-        "global_batch": config.train.batch_size,
+        "remat": teacher.doc.remat,
+        "global_batch": train.batch_size,
         "fits": compiled.module is not None,
         "refusal": compiled.refusal,
         "compile_secs": round(compiled.secs, 1),
@@ -62,14 +82,14 @@ def make_plan(config: Config, topology: Topology, pairs: int = 0) -> Plan:
     }
     moved = _moved_bytes(prepared)
     line = _roofline(compiled, flops, moved, topology, mesh)
-    return plan | _speed(flops, line, topology, mesh, config.train.batch_size, pairs)
+    return plan | _speed(flops, line, topology, mesh, train.batch_size, pairs)
 
 
-def plan_encode(config: Config, topology: Topology) -> Plan:
+def plan_encode(workload: Workload, topology: Topology) -> Plan:
     """The same for `encode`: the document tower, forward only, by the batch of `encode`."""
-    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
-    tower, shards = Towers(config.teacher).doc, mesh_lib.batch_shards(mesh)
-    size = -(-rows_of(config.encode.batch_size, mesh) // shards) * shards  # as the encoder does
+    mesh = mesh_lib.make_mesh(workload.mesh, topology.devices)
+    tower, shards = Towers(workload.teacher).doc, mesh_lib.batch_shards(mesh)
+    size = -(-rows_of(workload.encode.batch_size, mesh) // shards) * shards  # as the encoder does
     compiled = compile_program(lower_encode(tower, mesh, size))
     flops = tower_flops(tower, size)
     line = _roofline(compiled, flops, 0, topology, mesh)

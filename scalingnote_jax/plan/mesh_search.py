@@ -1,28 +1,22 @@
 """Tries meshes, remat policies and batch sizes, and ranks those that fit by pairs per second.
 
-A compile takes a minute or more, so most cells are decided on paper: those that `sharding.RULES`
-refuse, and those whose weights and activations alone are far beyond the memory. The rest are
-compiled in the order of what they promise, first the one that needs least memory among equals, then
-those of them that send less. What was not compiled is listed as well, with the reason.
+A compile takes a minute or more, so most candidates are decided on paper: those that
+`sharding.RULES` refuse, and those whose weights and activations alone are far beyond the memory.
+The rest are compiled in the order of what they promise, first the one that needs least memory among
+equals, then those of them that send less. What was not compiled is listed as well, with the reason.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from scalingnote_jax.config import (
-    BertShape,
-    Config,
-    DecoderShape,
-    MeshConfig,
-    TowerConfig,
-    replace,
-)
+from scalingnote_jax.config import BertShape, DecoderShape, MeshConfig, OptimConfig, TowerConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import partition_spec
 from scalingnote_jax.errors import UserError
@@ -30,12 +24,12 @@ from scalingnote_jax.models.flops import step_flops
 from scalingnote_jax.models.layers.params import Flat
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef
-from scalingnote_jax.plan.make_plan import Plan, make_plan
+from scalingnote_jax.plan.make_plan import Plan, Workload, make_plan
 from scalingnote_jax.plan.topology import Topology, available_bytes
 from scalingnote_jax.progress import progress
 from scalingnote_jax.train.state import split_frozen
 
-REMAT = ("full", "dots", "none")
+REMAT: tuple[Literal["full", "dots", "none"], ...] = ("full", "dots", "none")
 # XLA scatters a reduced gradient only where every device's part fills whole tiles of bfloat16;
 # otherwise it reduces all of it on all of them.
 TILE_ROWS = 16
@@ -43,8 +37,8 @@ ABOUT = 1.02  # a factor between two bounds that says nothing
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A combination, with what is known of it on paper.
+class Candidate:
+    """A combination of mesh, remat and batch size, with what is known of it on paper.
 
     Attributes:
         needed_bytes: of one device, at least: what is alive for a moment only is left out.
@@ -52,7 +46,7 @@ class Cell:
         sent_secs: of that, what is sent, which breaks ties.
     """
 
-    config: Config
+    workload: Workload
     mesh: dict[str, int]
     remat: str
     needed_bytes: float
@@ -62,12 +56,12 @@ class Cell:
     @property
     def secs_per_pair(self) -> float:
         """At least."""
-        return self.secs / self.config.train.batch_size
+        return self.secs / self.workload.train.batch_size
 
     @property
     def sent_per_pair(self) -> float:
         """Seconds, at least."""
-        return self.sent_secs / self.config.train.batch_size
+        return self.sent_secs / self.workload.train.batch_size
 
     @property
     def order(self) -> tuple[int, float]:
@@ -75,63 +69,63 @@ class Cell:
         return round(math.log(self.secs_per_pair) / math.log(ABOUT)), self.needed_bytes
 
 
-def search(
-    config: Config, topology: Topology, batches: tuple[int, ...], compiles: int, pairs: int
+def search_meshes(
+    workload: Workload, topology: Topology, batches: tuple[int, ...], compiles: int, pairs: int
 ) -> tuple[Plan | None, list[Plan]]:
-    """Compiles the most promising cells.
+    """Compiles the most promising candidates.
 
     Args:
-        batches: global batch sizes to try; () keeps the config's.
+        batches: global batch sizes to try; () keeps the workload's.
         compiles: at most so many.
         pairs: as for `make_plan`.
 
     Returns:
-        The best plan, None if nothing fits; and a row per cell, the best first.
+        The best plan, None if nothing fits; and a row per candidate, the best first.
     """
-    cells, rows = [], []
+    candidates, rows = [], []
     limit = available_bytes(topology)
-    for candidate, mesh in _candidates(config, topology, batches):
+    for variant, mesh in _variants(workload, topology, batches):
         try:
-            cell = _on_paper(candidate, mesh, topology)
+            candidate = _on_paper(variant, mesh, topology)
         except UserError as e:
-            rows.append(_row(candidate, mesh, "cannot be split", str(e)))
+            rows.append(_row(variant, mesh, "cannot be split", str(e)))
             continue
-        if cell.needed_bytes > limit:
-            needs = f"at least {cell.needed_bytes / 2**30:.1f} GiB a device"
-            rows.append(_row(candidate, mesh, "too large on paper", needs))
+        if candidate.needed_bytes > limit:
+            needs = f"at least {candidate.needed_bytes / 2**30:.1f} GiB a device"
+            rows.append(_row(variant, mesh, "too large on paper", needs))
         else:
-            cells.append(cell)
-    cells.sort(key=lambda cell: cell.order)
-    plans, left = _compiled(cells, topology, compiles, pairs)
+            candidates.append(candidate)
+    candidates.sort(key=lambda candidate: candidate.order)
+    plans, left = _compiled(candidates, topology, compiles, pairs)
     fit = sorted((p for p in plans if p["fits"]), key=_rank)
     tried = [_of_plan(p) for p in [*fit, *(p for p in plans if not p["fits"])]]
     return (fit[0] if fit else None), [*tried, *left, *rows]
 
 
 def _compiled(
-    cells: list[Cell], topology: Topology, compiles: int, pairs: int
+    candidates: list[Candidate], topology: Topology, compiles: int, pairs: int
 ) -> tuple[list[Plan], list[Plan]]:
-    """Plans of the cells that were worth it; and rows of the others, with the reason."""
+    """Plans of the candidates that were worth it; and rows of the others, with the reason."""
     plans: list[Plan] = []
     left = []
     best = sent = math.inf  # seconds per pair of the best so far, and on paper what it sends
     refused: dict[str, float] = {}  # remat → what the smallest that did not fit needs on paper
     with progress("plan", total=compiles, unit="compiles") as bar:
-        for cell in cells:
-            as_fast = cell.secs_per_pair * ABOUT >= best and cell.sent_per_pair >= sent
-            if as_fast or cell.secs_per_pair >= best * ABOUT:
-                left.append(_row(cell.config, cell.mesh, "promises no more than the best"))
-            elif cell.needed_bytes >= refused.get(cell.remat, math.inf):
-                left.append(_row(cell.config, cell.mesh, "needs more than one that did not fit"))
+        for each in candidates:
+            as_fast = each.secs_per_pair * ABOUT >= best and each.sent_per_pair >= sent
+            if as_fast or each.secs_per_pair >= best * ABOUT:
+                left.append(_row(each.workload, each.mesh, "promises no more than the best"))
+            elif each.needed_bytes >= refused.get(each.remat, math.inf):
+                left.append(_row(each.workload, each.mesh, "needs more than one that did not fit"))
             elif len(plans) == compiles:
-                left.append(_row(cell.config, cell.mesh, "beyond --compiles"))
+                left.append(_row(each.workload, each.mesh, "beyond --compiles"))
             else:
-                plan = make_plan(cell.config, topology, pairs)
+                plan = make_plan(each.workload, topology, pairs)
                 plans.append(plan)
                 if plan["fits"] and 1 / plan["pairs_per_sec"] <= best * ABOUT:
-                    best, sent = 1 / plan["pairs_per_sec"], cell.sent_per_pair
+                    best, sent = 1 / plan["pairs_per_sec"], each.sent_per_pair
                 elif not plan["fits"]:
-                    refused[cell.remat] = cell.needed_bytes
+                    refused[each.remat] = each.needed_bytes
                 bar.advance(1)
                 bar.note(f"({_told(plan)})")
     return plans, left
@@ -147,9 +141,9 @@ def _rank(plan: Plan) -> tuple[float, float]:
     return -plan["pairs_per_sec"], sum(plan["bounds_secs"].values())
 
 
-def _candidates(
-    config: Config, topology: Topology, batches: tuple[int, ...]
-) -> Iterator[tuple[Config, dict[str, int]]]:
+def _variants(
+    workload: Workload, topology: Topology, batches: tuple[int, ...]
+) -> Iterator[tuple[Workload, dict[str, int]]]:
     devices, slices = len(topology.devices), topology.num_slices
     inside = devices // slices
     for fsdp in _divisors(inside):
@@ -158,56 +152,55 @@ def _candidates(
                 slice=slices, data=inside // fsdp // tensor, fsdp=fsdp, tensor=tensor
             )
             for remat in REMAT:
-                for batch in batches or (config.train.batch_size,):
-                    towers = replace(
-                        config.teacher,
-                        query=replace(config.teacher.query, remat=remat),
-                        doc=replace(config.teacher.doc, remat=remat),
-                    )
-                    train = replace(config.train, batch_size=batch)
-                    candidate = replace(config, mesh=sizes, teacher=towers, train=train)
-                    yield candidate, mesh_lib.mesh_sizes(sizes, devices)
+                for batch in batches or (workload.train.batch_size,):
+                    given = workload.teacher
+                    query, doc = replace(given.query, remat=remat), replace(given.doc, remat=remat)
+                    teacher = replace(given, query=query, doc=doc)
+                    train = replace(workload.train, batch_size=batch)
+                    variant = replace(workload, mesh=sizes, teacher=teacher, train=train)
+                    yield variant, mesh_lib.mesh_sizes(sizes, devices)
 
 
 def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def _on_paper(config: Config, mesh: dict[str, int], topology: Topology) -> Cell:
+def _on_paper(workload: Workload, mesh: dict[str, int], topology: Topology) -> Candidate:
     """Lower bounds of memory and time.
 
     Raises:
         UserError: the mesh cannot split a weight, or the batch.
     """
-    towers = Towers(config.teacher)
+    towers, train = Towers(workload.teacher), workload.train
     shapes, axes = towers.abstract()
     for path, x in shapes.items():
         partition_spec(path, x.shape, axes[path], mesh)
     shards = mesh["slice"] * mesh["data"] * mesh["fsdp"]
-    size, group = config.train.batch_size, 1 + config.train.negatives_per_query
-    parts = shards * config.train.accumulate * config.train.encode_chunks
+    size, group = train.batch_size, 1 + train.negatives_per_query
+    parts = shards * train.accumulate * train.encode_chunks
     if size % parts:
         raise UserError(f"a batch of {size} does not split into {parts} parts")
-    trained, frozen = split_frozen("teacher", shapes, towers.freeze(config.train.learn_temperature))
-    rows = size // shards // config.train.accumulate // config.train.encode_chunks
+    trained, frozen = split_frozen("teacher", shapes, towers.freeze(train.learn_temperature))
+    rows = size // shards // train.accumulate // train.encode_chunks
     activations = max(
         _activations(towers.query, rows, mesh["tensor"]),
         _activations(towers.doc, rows * group, mesh["tensor"]),
     )
-    state = _state_bytes(config, trained, frozen) / (mesh["fsdp"] * mesh["tensor"])
+    state = _state_bytes(train.optim, trained, frozen) / (mesh["fsdp"] * mesh["tensor"])
     chip, per_chip = topology.chip, topology.devices_per_chip
-    flops = step_flops(config, towers, trained).executed
+    flops = step_flops(train, towers, trained).executed
     compute = flops * per_chip / len(topology.devices) / chip.flops
     links = 2 * chip.torus_axes * chip.link_bytes_per_sec / per_chip
     sent = _sent_bytes(towers, trained, frozen, mesh, rows, group) / links
-    return Cell(config, mesh, towers.doc.cfg.remat, state + activations, max(compute, sent), sent)
+    needed, secs = state + activations, max(compute, sent)
+    return Candidate(workload, mesh, towers.doc.cfg.remat, needed, secs, sent)
 
 
-def _state_bytes(config: Config, trained: Flat, frozen: Flat) -> float:
+def _state_bytes(optim: OptimConfig, trained: Flat, frozen: Flat) -> float:
     """Of all devices: weights as they are, and for the trained ones the gradient and the second
     moment in float32, and the first.
     """
-    first = jnp.dtype(config.train.optim.moment_dtype).itemsize
+    first = jnp.dtype(optim.moment_dtype).itemsize
     sizes = {path: math.prod(x.shape) for path, x in (trained | frozen).items()}
     bits = {path: jax.dtypes.itemsize_bits(x.dtype) for path, x in (trained | frozen).items()}
     weights = sum(sizes[path] * bits[path] for path in bits) / 8
@@ -261,11 +254,11 @@ def _matmul_bytes(cfg: TowerConfig) -> int:
     return 2 if cfg.dtype == "bfloat16" else 4
 
 
-def _row(config: Config, mesh: dict[str, int], verdict: str, reason: str = "") -> Plan:
+def _row(workload: Workload, mesh: dict[str, int], verdict: str, reason: str = "") -> Plan:
     return {
         "mesh": mesh,
-        "remat": config.teacher.doc.remat,
-        "global_batch": config.train.batch_size,
+        "remat": workload.teacher.doc.remat,
+        "global_batch": workload.train.batch_size,
         "fits": None,  # nobody asked the compiler
         "verdict": verdict,
         "reason": reason,

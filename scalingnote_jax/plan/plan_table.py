@@ -14,7 +14,7 @@ from scalingnote_jax.plan.make_plan import Plan
 GIB = 2**30
 
 
-def write(plan: Plan, folder: Path) -> Path:
+def write_plan(plan: Plan, folder: Path) -> Path:
     """`plan/<topology>.json` below a workdir, replaced whole."""
     folder.mkdir(parents=True, exist_ok=True)
     several = f"-{plan['slices']}-slices" if plan["slices"] > 1 else ""
@@ -25,7 +25,7 @@ def write(plan: Plan, folder: Path) -> Path:
     return path
 
 
-def show(plan: Plan, out: Console) -> None:
+def show_plan(plan: Plan, out: Console) -> None:
     """The whole plan as tables."""
     mesh = _mesh(plan)
     several = f"{plan['slices']} slices of " if plan["slices"] > 1 else ""

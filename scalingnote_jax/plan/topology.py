@@ -84,7 +84,7 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def describe(name: str, num_slices: int = 1) -> Topology:
+def describe_slices(name: str, num_slices: int = 1) -> Topology:
     """The slices that a job would run on.
 
     Args:

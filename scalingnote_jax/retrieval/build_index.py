@@ -28,7 +28,6 @@ from scalingnote_jax.retrieval.exact import check_finite
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.scann_library import (
     build_searcher,
-    check_options,
     import_scann,
     rule_of_thumb,
 )
@@ -108,9 +107,8 @@ def build_index(
             each left out of its own results.
 
     Raises:
-        UserError: ScaNN is not installed, an option is out of range, or the queries do not fit.
+        UserError: ScaNN is not installed, or the queries do not fit.
     """
-    check_options(cfg)
     if queries is not None:
         if queries.ndim != 2 or queries.shape[1] != store.dim:
             raise bad_input(
@@ -170,7 +168,7 @@ def _make(
         if kept is not None:
             _remove(folder, kept[1])
         kept = best, parts
-    assert kept is not None, "check_options asks for at least one build"
+    assert kept is not None, "tuning_builds is at least 1"
     _say(kept[0], held, cfg.target_recall)
     tuning = {
         "target_recall": cfg.target_recall,

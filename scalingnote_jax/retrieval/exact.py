@@ -69,7 +69,6 @@ def exact_search(
         UserError: k or an option is out of range, the widths differ, or a query holds NaN.
     """
     check_search(queries, vectors.shape, k)
-    _check_options(cfg)
     if len(queries) == 0:
         return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
     n = vectors.shape[0]
@@ -169,18 +168,6 @@ def check_finite(vectors: np.ndarray, where: str) -> None:
             f"vector {int(np.argmin(finite))} holds NaN or infinity",
             "finite numbers",
             "check the tower that made it",
-        )
-
-
-def _check_options(cfg: ExactConfig) -> None:
-    for name in ("block_rows", "query_block", "device_rows"):
-        if getattr(cfg, name) < 1:
-            raise bad_input(
-                f"--eval.exact.{name}", str(getattr(cfg, name)), "at least 1", "raise it"
-            )
-    if not 0 < cfg.recall_target <= 1:
-        raise bad_input(
-            "--eval.exact.recall_target", str(cfg.recall_target), "above 0, at most 1", "1 is exact"
         )
 
 

@@ -93,7 +93,7 @@ class ScannIndex:
         """The k best documents of each query, as the index finds them, best first.
 
         A tree may search other leaves for one query than for the same among many: ScaNN compares
-        with their centres in another way then (docs/index.md).
+        with their centres in another way then (docs/search.md).
 
         Args:
             queries: [q, D] float32 unit vectors.

@@ -69,31 +69,6 @@ def build_searcher(vectors: np.ndarray, settings: dict[str, Any]) -> Any:
         return builder.build()
 
 
-def check_options(cfg: IndexConfig) -> None:
-    """Checks the numbers of a config.
-
-    Raises:
-        UserError: one is out of range.
-    """
-    if not 0 < cfg.search_percent <= 100:
-        raise bad_input(
-            "--index.search_percent", f"{cfg.search_percent:g}", "over 0, up to 100", "10 is usual"
-        )
-    if not 0 <= cfg.target_recall <= 1:
-        raise bad_input(
-            "--index.target_recall", f"{cfg.target_recall:g}", "0 (no tuning) to 1", "0.95 is usual"
-        )
-    for name, least, usual in (
-        ("reorder", 1, "200 is usual"),
-        ("tuning_queries", 1, "1000 is usual"),
-        ("tuning_builds", 1, "2 is usual"),
-        ("max_shard_rows", 0, "0 builds in one part"),
-    ):
-        value = getattr(cfg, name)
-        if value < least:
-            raise bad_input(f"--index.{name}", str(value), f"at least {least}", usual)
-
-
 def import_scann() -> Any:
     """ScaNN's numpy interface.
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from scalingnote_jax.config import EncodeConfig, MeshConfig
+from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input
@@ -21,7 +22,7 @@ from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.pairing import run_towers, served_config
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.vectors.trained import RunTowers
-from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
+from scalingnote_jax.workflow.workdir import Workdir
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -19,7 +17,7 @@ _LONGEST = 100  # characters of a folder's name, before a hash takes over
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One run.
 
     Attributes:
@@ -46,7 +44,7 @@ class Cell:
         return [f"--{field}={word(value)}" for field, value in changes.items()]
 
 
-def make_cells(sweep: Sweep) -> list[Cell]:
+def make_cells(sweep: Sweep) -> list[SweepCell]:
     """All cells, each once, seeds together; every one is a config that can be made.
 
     Raises:
@@ -59,26 +57,17 @@ def make_cells(sweep: Sweep) -> list[Cell]:
         points = [dict(zip(sweep.axes, point, strict=True)) for point in products]
     else:
         points = [base | {f: value} for f, values in sweep.axes.items() for value in values]
-    cells: dict[str, Cell] = {}
+    cells: dict[str, SweepCell] = {}
     for point in points:
         changed = {field: value for field, value in point.items() if value != base[field]}
-        own = [Cell(point, seed, changed) for seed in sweep.seeds]
+        own = [SweepCell(point, seed, changed) for seed in sweep.seeds]
         if own[0].name not in cells:
-            config_of(sweep.config, own[0])
+            sweep.config_with(own[0].words)
         cells |= {cell.name: cell for cell in own}
     return list(cells.values())
 
 
-def config_of(config: Config, cell: Cell) -> Config:
-    """The cell's config.
-
-    Raises:
-        UserError: a field does not take its value.
-    """
-    return apply_overrides(config, cell.words)
-
-
-def on_axis(sweep: Sweep, cell: Cell, field: str) -> bool:
+def on_axis(sweep: Sweep, cell: SweepCell, field: str) -> bool:
     """Whether a cell counts for an axis: one at a time, only with all other fields as they are in
     the config; in a grid always, so that a point is the mean over the other axes.
     """
@@ -94,7 +83,7 @@ def _base(sweep: Sweep) -> dict[str, Any]:
     fields = field_values(sweep.config)
     for field in sweep.axes:
         if field not in fields:
-            apply_overrides(sweep.config, [f"--{field}="])  # names the nearest field
+            sweep.config_with([f"--{field}="])  # names the nearest field
     return {field: fields[field] for field in sweep.axes}
 
 

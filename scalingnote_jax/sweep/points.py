@@ -14,44 +14,44 @@ import numpy as np
 from scalingnote_jax.evaluate.report.words import first_row
 from scalingnote_jax.evaluate.statistics import interval, resampled_over_runs
 from scalingnote_jax.sweep.cells import on_axis, word
-from scalingnote_jax.sweep.run_cells import Outcome
+from scalingnote_jax.sweep.run_cells import CellRun
 from scalingnote_jax.sweep.spec import Sweep
 
 PerQuery = dict[str, float]
 _OTHERS = ("bm25", "untrained")  # no field of a sweep is about them
 
 
-def summary(sweep: Sweep, outcomes: list[Outcome], root: Path) -> dict[str, Any]:
+def summary(sweep: Sweep, cell_runs: list[CellRun], root: Path) -> dict[str, Any]:
     """What `sweep.json` holds.
 
     Args:
         root: the sweep's folder, to which the cells' are relative.
     """
-    done = {o.cell.name: read_cell(o.folder) for o in outcomes if o.status == "done"}
+    done = {each.cell.name: read_cell(each.folder) for each in cell_runs if each.status == "done"}
     return {
         "name": sweep.config.name,
         "mode": sweep.mode,
         "seeds": list(sweep.seeds),
         "metrics": list(sweep.config.eval.metrics),
         "axes": {field: [word(v) for v in values] for field, values in sweep.axes.items()},
-        "cells": [_cell(o, root, done.get(o.cell.name, {})) for o in outcomes],
-        "points": _points(sweep, outcomes, done),
+        "cells": [_cell(each, root, done.get(each.cell.name, {})) for each in cell_runs],
+        "points": _points(sweep, cell_runs, done),
     }
 
 
-def _cell(outcome: Outcome, root: Path, rows: dict[str, dict[str, PerQuery]]) -> dict[str, Any]:
+def _cell(run: CellRun, root: Path, rows: dict[str, dict[str, PerQuery]]) -> dict[str, Any]:
     means = {
         system: {metric: float(np.mean(list(v.values()))) for metric, v in metrics.items()}
         for system, metrics in rows.items()
     }
     return {
-        "name": outcome.cell.name,
-        "folder": str(outcome.folder.relative_to(root)),
-        "values": {field: word(value) for field, value in outcome.cell.values.items()},
-        "seed": outcome.cell.seed,
-        "command": shlex.join(["scalingnote", *outcome.words]),
-        "status": outcome.status,
-        "error": outcome.error,
+        "name": run.cell.name,
+        "folder": str(run.folder.relative_to(root)),
+        "values": {field: word(value) for field, value in run.cell.values.items()},
+        "seed": run.cell.seed,
+        "command": shlex.join(["scalingnote", *run.words]),
+        "status": run.status,
+        "error": run.error,
         "metrics": means,
     }
 
@@ -73,17 +73,17 @@ def read_cell(folder: Path) -> dict[str, dict[str, PerQuery]]:
 
 
 def _points(
-    sweep: Sweep, outcomes: list[Outcome], done: dict[str, dict[str, dict[str, PerQuery]]]
+    sweep: Sweep, cell_runs: list[CellRun], done: dict[str, dict[str, dict[str, PerQuery]]]
 ) -> list[dict[str, Any]]:
     points = []
     for field, values in sweep.axes.items():
         for value in values:
             cells = [
-                done[o.cell.name]
-                for o in outcomes
-                if o.cell.name in done
-                and o.cell.values[field] == value
-                and on_axis(sweep, o.cell, field)
+                done[each.cell.name]
+                for each in cell_runs
+                if each.cell.name in done
+                and each.cell.values[field] == value
+                and on_axis(sweep, each.cell, field)
             ]
             for system in dict.fromkeys(name for cell in cells for name in cell):
                 for metric in sweep.config.eval.metrics:

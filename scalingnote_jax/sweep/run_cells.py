@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from scalingnote_jax.config import Config
+from scalingnote_jax import run
+from scalingnote_jax.config.values import CONFIG_FILE, read_workdir_config
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.pipeline import STEPS, Run
 from scalingnote_jax.progress import say
-from scalingnote_jax.sweep.cells import Cell, config_of
-from scalingnote_jax.workflow.workdir import CONFIG_FILE, Workdir, is_done, read_workdir_config
+from scalingnote_jax.sweep.cells import SweepCell, make_cells
+from scalingnote_jax.sweep.spec import Sweep
+from scalingnote_jax.workflow.workdir import Workdir
 
 Start = Callable[[list[str], Path], int]
 # Linux tells it when its parent ends: it saves, and the next start of the sweep finds it stopped
@@ -32,12 +32,11 @@ ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 from scalingnote_jax.cli import main
 sys.exit(main())
 """
-_NO_MESH: Any = None  # what a step was made from is known without devices
 
 
 @dataclass
-class Outcome:
-    """What became of a cell.
+class CellRun:
+    """A cell in its folder, and what became of it.
 
     Attributes:
         folder: its workdir.
@@ -46,61 +45,63 @@ class Outcome:
         error: the line that says why it failed.
     """
 
-    cell: Cell
+    cell: SweepCell
     folder: Path
     words: list[str]
     status: str = "waiting"
     error: str = ""
 
 
-def plan(cells: list[Cell], root: Path, overwrite: bool) -> list[Outcome]:
-    """What is to be run in the sweep's folder `root`, in which its config lies."""
-    outcomes = []
-    for cell in cells:
+def runs_of(sweep: Sweep, root: Path, overwrite: bool) -> list[CellRun]:
+    """All cells, none of them started, in the sweep's folder `root`, in which its config lies.
+
+    Raises:
+        UserError: as `make_cells`.
+    """
+    runs = []
+    for cell in make_cells(sweep):
         folder = root / "cells" / cell.name
         places = [f"--workdir={folder}", f"--reuse={root / 'cells'}"]
         words = ["run", str(root / CONFIG_FILE), *cell.words, *places]
-        outcomes.append(Outcome(cell, folder, words + ["--overwrite"] * overwrite))
-    return outcomes
+        runs.append(CellRun(cell, folder, words + ["--overwrite"] * overwrite))
+    return runs
 
 
-def run_cells(config: Config, outcomes: list[Outcome], start: Start) -> Iterator[Outcome]:
+def run_cells(sweep: Sweep, runs: list[CellRun], start: Start) -> Iterator[CellRun]:
     """Brings every cell to its end; yields each when it has come to it.
 
     Args:
-        config: the sweep's.
         start: runs `scalingnote` with some words, writes what it says to a file, and returns its
             exit code.
     """
-    for number, outcome in enumerate(outcomes, 1):
-        head = f"cell {number} of {len(outcomes)}, {outcome.cell.name}"
-        if is_finished(config_of(config, outcome.cell), outcome.folder):
-            outcome.status = "done"
+    for number, each in enumerate(runs, 1):
+        head = f"cell {number} of {len(runs)}, {each.cell.name}"
+        if is_finished(sweep, each):
+            each.status = "done"
             say(f"{head}: done already")
-            yield outcome
+            yield each
             continue
         say(f"{head}: starts")
-        log = outcome.folder.with_name(outcome.folder.name + ".log")
+        log = each.folder.with_name(each.folder.name + ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        code = start(outcome.words, log)
-        outcome.status = "failed" if code else "done"
-        outcome.error = last_words(code, log) if code else ""
+        code = start(each.words, log)
+        each.status = "failed" if code else "done"
+        each.error = failure(code, log) if code else ""
         secs = time.monotonic() - started
-        say(f"{head}: {outcome.error or f'done in {secs:.0f} s'}")
-        yield outcome
+        say(f"{head}: {each.error or f'done in {secs:.0f} s'}")
+        yield each
 
 
-def is_finished(config: Config, folder: Path) -> bool:
-    """Whether all steps in a workdir were done from this config and the data as they are now. What
-    was mined is an input of training.
+def is_finished(sweep: Sweep, cell_run: CellRun) -> bool:
+    """Whether all steps in its folder were done from the cell's config and the data as they are
+    now.
     """
+    config, folder = sweep.config_with(cell_run.cell.words), cell_run.folder
     try:
         if read_workdir_config(folder) != config:
             return False
-        run = Run(config, Workdir(folder), _NO_MESH)
-        wanted = [STEPS[verb] for verb in filter(run.has, STEPS) if verb != "mine"]
-        return all(is_done(step.folder(run.workdir), step.inputs(run)) for step in wanted)
+        return all(task.is_done(config) for task in run.tasks(config, Workdir(folder)))
     except UserError:  # there is no workdir yet, or a step before is not done
         return False
 
@@ -112,7 +113,7 @@ def start_process(words: list[str], log: Path) -> int:
         return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
 
 
-def last_words(code: int, log: Path) -> str:
+def failure(code: int, log: Path) -> str:
     """Why a process failed: the line that it ended with, or the signal that ended it."""
     if code < 0:
         name = signal.Signals(-code).name

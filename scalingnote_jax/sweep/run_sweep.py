@@ -15,12 +15,11 @@ from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
-from scalingnote_jax.sweep.cells import make_cells
+from scalingnote_jax.startup import check_places, claim_workdir
 from scalingnote_jax.sweep.points import summary
-from scalingnote_jax.sweep.run_cells import Outcome, Start, plan, run_cells, start_process
+from scalingnote_jax.sweep.run_cells import CellRun, Start, run_cells, runs_of, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
 from scalingnote_jax.sweep.sweep_page import write_sweep
-from scalingnote_jax.workflow.workdir import claim_workdir
 
 
 def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start_process) -> None:
@@ -33,7 +32,7 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
         UserError: the sweep, or a cell's config, cannot be made.
         SystemExit: 1, when all is done and a cell has failed.
     """
-    parser.add_argument("sweep", help="a Python file with get_sweep(), see configs/")
+    parser.add_argument("sweep", help="a Python file with get_sweep(), or its name in configs/")
     parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
     parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
     parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
@@ -43,18 +42,20 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
     base = shrunk(sweep.config) if args.smoke else sweep.config
     sweep = replace(sweep, config=apply_overrides(base, overrides))
     root = Path(args.workdir or Path("runs") / Path(args.sweep).stem)
-    outcomes = plan(make_cells(sweep), root, args.overwrite)
+    runs = runs_of(sweep, root, args.overwrite)
+    for each in runs:
+        check_places(sweep.config_with(each.cell.words), "run")
     claim_workdir(sweep.config, root, args.overwrite)
-    for _ in run_cells(sweep.config, outcomes, start):
-        found = write(sweep, outcomes, root)
+    for _ in run_cells(sweep, runs, start):
+        found = _write(sweep, runs, root)
     _print(found)
-    if any(outcome.status == "failed" for outcome in outcomes):
+    if any(each.status == "failed" for each in runs):
         raise SystemExit(1)
 
 
-def write(sweep: Sweep, outcomes: list[Outcome], root: Path) -> dict[str, Any]:
+def _write(sweep: Sweep, runs: list[CellRun], root: Path) -> dict[str, Any]:
     """Writes sweep.json and sweep.html of what is done so far; returns the former."""
-    found = summary(sweep, outcomes, root)
+    found = summary(sweep, runs, root)
     partial = root / "sweep.json.partial"
     partial.write_text(json.dumps(found, indent=1) + "\n")
     partial.replace(root / "sweep.json")

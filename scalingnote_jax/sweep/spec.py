@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.config.load import made_by
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.config.load import apply_overrides, find_file, made_by
+from scalingnote_jax.config.validate import validate
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,21 @@ class Sweep:
     seeds: tuple[int, ...] = (0,)
     mode: Literal["one at a time", "grid"] = "one at a time"
 
+    def config_with(self, words: list[str]) -> Config:
+        """The config with overrides ("--distill.w_mse=0", …).
+
+        Raises:
+            UserError: an unknown field, or a value that it cannot take or work with.
+        """
+        config = apply_overrides(self.config, words)
+        validate(config)
+        return config
+
 
 def load_sweep(path: str | Path) -> Sweep:
-    """The sweep of a Python file.
+    """The sweep of a Python file, or of a shipped one by its name.
 
     Raises:
         UserError: no such file, or it gives no sweep.
     """
-    path = Path(path)
-    wanted = "get_sweep() -> Sweep"
-    if not path.is_file():
-        raise bad_input(str(path), "no such file", f"a Python file with {wanted}", "see configs/")
-    return made_by(path, "get_sweep", Sweep)
+    return made_by(find_file(path, "get_sweep"), "get_sweep", Sweep)

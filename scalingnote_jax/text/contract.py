@@ -20,7 +20,7 @@ from scalingnote_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, tokenize
 
 
-class Tower(Protocol):
+class TowerText(Protocol):
     """What of a `TowerDef` decides about its texts."""
 
     @property
@@ -80,7 +80,7 @@ def to_marker(cfg: TowerConfig) -> bool:
     return cfg.pooling == "marker"
 
 
-def contract(tower: Tower, tokenizer: TextTokenizer) -> dict[str, Any]:
+def contract(tower: TowerText, tokenizer: TextTokenizer) -> dict[str, Any]:
     """What a text goes through on its way to a vector: saved with the weights, enforced when
     encoding.
 

@@ -10,45 +10,21 @@ asks for the note as one word and takes the state before a marker token.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
+from scalingnote_jax.config.forms.prompt import FIELD, MARKER
 from scalingnote_jax.errors import bad_input
-
-MARKER = "[EMB]"  # with pooling="marker", the vector is the state of the last token before it
+from scalingnote_jax.text.tokenizer import TextTokenizer
 
 NOTE = "Title: {title}\nContent: {text}"
 NOTE_AS_A_WORD = f"A note. Title: {{title}}\nContent: {{text}}\nThis note in one word: {MARKER}"
 QUERY_AS_A_WORD = f"A search query: {{text}}\nThis query in one word: {MARKER}"
 
-_FIELD = re.compile(r"\{(title|text)\}")
 _NO_TITLE = -1
-
-
-class TextTokenizer(Protocol):
-    """The part of `models.tokenizer.TextTokenizer` that is needed here."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides on the ids."""
-        ...
-
-    @property
-    def pad_id(self) -> int:
-        """Stands for a text that has no tokens."""
-        ...
-
-    def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, special tokens included, at most `max_tokens`."""
-        ...
-
-    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """All token ids of each text, and the characters [start, end) that each stands for."""
-        ...
 
 
 class Field(NamedTuple):
@@ -82,7 +58,7 @@ def lay_out(cfg: TextConfig, title: str, text: str) -> tuple[str, list[Field]]:
     if not text.strip() and "{title}" not in cfg.prompt:
         values["text"] = title
     whole, fields, done = "", [], 0
-    for match in _FIELD.finditer(cfg.prompt):
+    for match in FIELD.finditer(cfg.prompt):
         whole += cfg.prompt[done : match.start()]
         start, free = len(whole), len(whole.rstrip())
         whole += values[match[1]]
@@ -165,13 +141,3 @@ def _before_text(places: np.ndarray, fields: Sequence[Field]) -> int:
     ends = places[:, 1]  # 0 for special tokens
     before = np.flatnonzero((ends > 0) & (ends <= text.start))
     return int(before[-1]) if len(before) else _NO_TITLE
-
-
-def last_words(prompt: str) -> str:
-    """What stands behind the last title or text of a prompt."""
-    return _FIELD.split(prompt)[-1]
-
-
-def title_is_first(prompt: str) -> bool:
-    """Whether the title stands before the text, so that a causal decoder reads it alone."""
-    return -1 < prompt.find("{title}") < prompt.find("{text}")

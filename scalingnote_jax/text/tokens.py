@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from scalingnote_jax.config import TextConfig
+from scalingnote_jax.config.forms.prompt import MARKER, last_words
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress
-from scalingnote_jax.text.prompts import MARKER, TextTokenizer, encode_pairs, last_words
+from scalingnote_jax.text.prompts import encode_pairs
+from scalingnote_jax.text.tokenizer import TextTokenizer
 
 _CHUNK = 1024  # texts given to the tokenizer at a time
 

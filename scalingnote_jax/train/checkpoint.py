@@ -1,7 +1,7 @@
 """Checkpoints of a training (Orbax): items `params`, `opt`, `meta`; written in the background.
 
 Neither random state nor the data's position is saved: both are functions of (seed, step). Reading
-the weights alone is `models/weights/checkpoint.py`.
+the weights alone is `models/weights/restore.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from scalingnote_jax.models.layers.params import flatten, nest
-from scalingnote_jax.models.weights.checkpoint import Checkpoints, abstract
+from scalingnote_jax.models.weights.restore import Checkpoints, abstract
 from scalingnote_jax.train.state import TrainState
 
 

@@ -5,11 +5,9 @@ steps.
 from __future__ import annotations
 
 import math
-import re
 
+from scalingnote_jax.config.forms.duration import parse
 from scalingnote_jax.errors import bad_input
-
-_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|examples?|%)\s*")
 
 
 def steps_of(
@@ -27,11 +25,11 @@ def steps_of(
     Raises:
         UserError: another form.
     """
-    match = _FORM.fullmatch(text)
-    if not match or (match[2] == "%" and total_steps is None):
+    found = parse(text)
+    if found is None or (found[1] == "%" and total_steps is None):
         forms = "'200 steps', '3 epochs', '10000 examples'" + (" or '10%'" if total_steps else "")
         raise bad_input(f"--{field}", repr(text), forms, "give one number with its unit")
-    number, unit = float(match[1]), match[2].rstrip("s")
+    number, unit = found
     steps_per_unit = {
         "step": 1.0,
         "epoch": float(steps_per_epoch),

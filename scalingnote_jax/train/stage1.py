@@ -33,7 +33,7 @@ from scalingnote_jax.models.chunks import encode_in_chunks
 from scalingnote_jax.models.layers.params import Flat, nest
 from scalingnote_jax.models.pair import LOG_SCALE, Towers, side_params
 from scalingnote_jax.models.tower import TowerDef
-from scalingnote_jax.models.weights.checkpoint import Checkpoints
+from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit

@@ -25,7 +25,7 @@ from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.losses.distill import check_weights, needs_documents, stage2_loss
+from scalingnote_jax.losses.distill import needs_documents, stage2_loss
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.tower import TowerDef, tower_def
@@ -166,7 +166,6 @@ def build(
     """
     mesh, seed = place.mesh, lesson.seed
     check_batch("distill", cfg, mesh)
-    check_weights(cfg)
     tower = tower_def(lesson.student, "distill.student")
     if tower.dim != vectors.shape[1]:
         raise bad_input(

@@ -24,8 +24,8 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.layers.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tower import TowerDef, tower_def
-from scalingnote_jax.models.weights.checkpoint import Checkpoints
 from scalingnote_jax.models.weights.placing import place
+from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import Bar
 from scalingnote_jax.text.contract import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.text.tokenizer import TextTokenizer

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config, DistillConfig, Stages, TowerConfig, TowersConfig, replace
-from scalingnote_jax.config.values import section_from_json, to_json
+from scalingnote_jax.config.values import read_workdir_config, section_from_json, to_json
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.models.weights.checkpoint import Checkpoints
+from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.systems import System
 from scalingnote_jax.vectors.trained import RunTowers
-from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done, read_workdir_config
+from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done
 
 
 def pairing_meta(teacher: str, tower: TowerConfig) -> dict[str, Any]:

@@ -13,8 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from scalingnote_jax.config import Config
-from scalingnote_jax.config.values import field_values, from_json, to_json
 from scalingnote_jax.errors import bad_input
 
 DONE = "done.json"
@@ -125,50 +123,3 @@ def clear(folder: Path) -> None:
     """Removes an artefact that is going to be made anew."""
     if folder.is_dir():
         shutil.rmtree(folder)
-
-
-CONFIG_FILE = "config.json"
-
-
-def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
-    """Writes the resolved config into `workdir`; refuses a workdir that belongs to another config.
-
-    Raises:
-        UserError: `workdir` holds another config and `overwrite` is not set; the first differing
-            field is named.
-    """
-    path = workdir / CONFIG_FILE
-    if path.is_file() and not overwrite:
-        theirs = field_values(read_workdir_config(workdir))
-        ours = field_values(config)
-        for name in [*ours, *theirs]:
-            # A run goes on upon other devices: nothing that it makes depends on the mesh.
-            if ours.get(name) != theirs.get(name) and not name.startswith("mesh."):
-                raise bad_input(
-                    str(path),
-                    f"this workdir is of another config: {name} is {theirs.get(name)!r} there",
-                    f"{ours.get(name)!r}",
-                    "choose another --workdir, or add --overwrite to redo the steps that change",
-                )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_json(config), indent=1) + "\n")
-    partial.replace(path)
-
-
-def read_workdir_config(workdir: Path) -> Config:
-    """The config that a workdir was made with."""
-    path = workdir / CONFIG_FILE
-    try:
-        return from_json(json.loads(path.read_text()))
-    except FileNotFoundError as e:
-        raise bad_input(
-            str(workdir), "no config.json in it", "a workdir", "make it with `scalingnote run`"
-        ) from e
-    except (ValueError, TypeError, KeyError) as e:
-        raise bad_input(
-            str(path),
-            f"cannot be read ({e})",
-            "the config that `scalingnote` wrote",
-            "use a new --workdir",
-        ) from e

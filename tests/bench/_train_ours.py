@@ -45,7 +45,8 @@ def stage_of(model: common.Result) -> tuple[Any, Any]:
     from scalingnote_jax.data.collection import Collection
     from scalingnote_jax.data.dataset import build_dataset
     from scalingnote_jax.devices import mesh as mesh_lib
-    from scalingnote_jax.train.stage1 import build
+    from scalingnote_jax.train.stage1 import Pairs, Start, build
+    from scalingnote_jax.workflow.engine import Place
     from scalingnote_jax.workflow.workdir import Workdir
 
     mesh_lib.start()
@@ -53,7 +54,9 @@ def stage_of(model: common.Result) -> tuple[Any, Any]:
     if not workdir.data.is_dir():
         build_dataset(cfg.data, workdir.data)
     collection = Collection.open(workdir.data)
-    return build(cfg, collection, workdir, mesh_lib.make_mesh(cfg.mesh), "bench"), collection
+    place = Place(workdir.teacher, workdir, mesh_lib.make_mesh(cfg.mesh), "bench")
+    stage = build(cfg.train, cfg.teacher, cfg.seed, Pairs(collection), Start(), place)
+    return stage, collection
 
 
 def prepare(model: common.Result, turns: common.Turns) -> None:

@@ -25,7 +25,7 @@ from common import last_line, machine, median
 
 from scalingnote_jax.config import MeshConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.losses.contrastive_form import stage1_loss
+from scalingnote_jax.losses.contrastive_form import contrastive_form
 
 DIM = 1024
 POSITIVES = 4  # room for known positives of a query
@@ -44,7 +44,8 @@ Batch = dict[str, Any]
 
 def compiled(mesh: Any, batch: int, form: Any, symmetric: bool = True) -> Any:
     """Mean loss and its gradients by queries, documents and scale, compiled for a batch size."""
-    loss = stage1_loss(TrainConfig(loss=form, symmetric=symmetric), batch, batch, mesh)
+    cfg = TrainConfig(loss=form, symmetric=symmetric)
+    loss = contrastive_form(cfg, batch, batch, mesh)
 
     def value_and_grad(vectors: Batch, scale: jax.Array, ids: Batch) -> Any:
         def mean_loss(vectors: Batch, scale: jax.Array) -> jax.Array:

@@ -20,8 +20,8 @@ import numpy as np
 from common import last_line, machine
 
 from scalingnote_jax.config import (
-    Config,
     DataConfig,
+    MeshConfig,
     TextConfig,
     TowerConfig,
     TowersConfig,
@@ -31,27 +31,21 @@ from scalingnote_jax.config import (
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.train.stage1 import pair_sampler
+from scalingnote_jax.train.stage1 import Pairs, pair_sampler
 from scalingnote_jax.workflow.workdir import Workdir
 
 
-def config() -> Config:
+def towers() -> TowersConfig:
     """The default towers with documents of up to 256 tokens."""
     query = TowerConfig(text=TextConfig(max_tokens=32, buckets=(32,)))
     doc = replace(query, text=TextConfig(max_tokens=256, buckets=(32, 64, 128, 256)))
-    return Config(
-        "packing",
-        data=DataConfig(source="pydocs"),
-        teacher=TowersConfig(query, doc),
-        train=TrainConfig(batch_size=64),
-    )
+    return TowersConfig(query, doc)
 
 
-def padding(config: Config, workdir: Workdir, **train: object) -> tuple[float, int]:
+def padding(train: TrainConfig, workdir: Workdir) -> tuple[float, int]:
     """The share of an epoch's document tokens that is padding, and the number of batch shapes."""
-    changed = replace(config, train=replace(config.train, **train))
-    collection = Collection.open(workdir.data)
-    sampler = pair_sampler(changed, collection, workdir, make_mesh(changed.mesh))
+    pairs, mesh = Pairs(Collection.open(workdir.data)), make_mesh(MeshConfig())
+    sampler = pair_sampler(train, towers(), 0, pairs, workdir.tokens, mesh)
     real = everything = 0
     shapes = set()
     for step in range(sampler.steps_per_epoch):
@@ -64,16 +58,16 @@ def padding(config: Config, workdir: Workdir, **train: object) -> tuple[float, i
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made, workdir = config(), Workdir(Path(folder))
-        build_dataset(made.data, workdir.data)
+        workdir = Workdir(Path(folder))
+        build_dataset(DataConfig(source="pydocs"), workdir.data)
         ways = {
-            "packed": {"pack_documents": True},
-            "buckets": {"bucket_window": 16},
-            "buckets_unsorted": {"bucket_window": 1},
+            "packed": TrainConfig(batch_size=64, pack_documents=True),
+            "buckets": TrainConfig(batch_size=64, bucket_window=16),
+            "buckets_unsorted": TrainConfig(batch_size=64, bucket_window=1),
         }
         shares = {}
         for name, train in ways.items():
-            shares[name], shapes = padding(made, workdir, **train)
+            shares[name], shapes = padding(train, workdir)
             print(f"{name:18} {shares[name]:6.1%} padding, {shapes} shapes", flush=True)
     rest = {name: round(share, 4) for name, share in shares.items()}
     last_line(

@@ -83,7 +83,7 @@ def prepare(turns: common.Turns) -> None:
     from scalingnote_jax.config import DataConfig
     from scalingnote_jax.data.collection import Collection
     from scalingnote_jax.data.dataset import build_dataset
-    from scalingnote_jax.export.exported_tower import Source
+    from scalingnote_jax.export.exported_tower import ExportedTower
     from scalingnote_jax.export.onnx_model import write_onnx
     from scalingnote_jax.models.layers.params import flatten
     from scalingnote_jax.models.tower import tower_def
@@ -98,7 +98,7 @@ def prepare(turns: common.Turns) -> None:
     (FOLDER / "queries.json").write_text(json.dumps(fitting[:QUERIES]))
     params = flatten(tower.pretrained_params(0))
     (FOLDER / "onnx").mkdir(exist_ok=True)
-    write_onnx(Source("student", "query", tower, params, tokenizer), FOLDER / "onnx")
+    write_onnx(ExportedTower("student", "query", tower, params, tokenizer), FOLDER / "onnx")
     turns.hand_over()
 
 

@@ -168,7 +168,7 @@ def error_of(words: list[str], capsys) -> str:
     [
         (["serch"], "did you mean `scalingnote search`"),
         (["run"], "config"),
-        (["run", "none.py"], "no such config file"),
+        (["run", "none.py"], "none.py: no such file; expected a Python file with get_config()"),
         (["search", "no-such-workdir", "text"], "no config.json"),
     ],
 )

@@ -18,11 +18,12 @@ from jax.sharding import Mesh
 from run_parts import encoder as encoder_of
 
 from scalingnote_jax.config import ExactConfig, MeshConfig
+from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.retrieval.exact import exact_search
 from scalingnote_jax.vectors.encoder import unit_rows
-from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
+from scalingnote_jax.workflow.workdir import Workdir
 
 
 class Watched:

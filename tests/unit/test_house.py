@@ -22,7 +22,8 @@ LINES = {"pipeline.py": 150, "cli.py": 200}  # files that are to be read on one 
 
 # Those that hold a whole config by their nature: it is made, and the steps are given their sections
 # of it. A sweep lies above the pipeline and makes a config for each of its points.
-MAY_TAKE_CONFIG = {"config", "pipeline.py", "sweep", "cli.py"}
+# What reads a config, and what puts a run together: `run.py` and what stands above it
+MAY_TAKE_CONFIG = {"config", "pipeline.py", "run.py", "startup.py", "sweep", "verbs.py", "cli.py"}
 
 
 def modules() -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 from scalingnote_jax.data.sources.records import checked_text, field_of
-from scalingnote_jax.data.sources.shares import check_shares, cut
+from scalingnote_jax.data.sources.shares import cut
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 
@@ -51,8 +51,6 @@ class PairSource:
         """
         self._cfg, self._rows = cfg, rows
         self._one_split = set(rows.splits) == {"train"}
-        if self._one_split:
-            check_shares(cfg)
 
     def fingerprint(self) -> str:
         """Over what is read and the options that shape it."""

@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 from scalingnote_jax.data.sources.docstrings import NotParsed, Pair, pairs_of
-from scalingnote_jax.data.sources.shares import check_shares, digest, split_of
+from scalingnote_jax.data.sources.shares import digest, split_of
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress, say
@@ -41,7 +41,6 @@ class PydocsSource:
             UserError: a name in `cfg.packages` is not installed, or the shares of the splits leave
                 nothing to train on.
         """
-        check_shares(cfg)
         self._cfg = cfg
         self._distributions = _distributions(cfg.packages)
 

@@ -14,20 +14,6 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 
 
-def check_shares(cfg: DataConfig) -> None:
-    """
-    Raises:
-        UserError: the shares of dev and test leave nothing to train on.
-    """
-    if min(cfg.test_percent, cfg.dev_percent) < 0 or cfg.test_percent + cfg.dev_percent >= 100:
-        raise bad_input(
-            "--data.test_percent",
-            f"{cfg.test_percent}, and {cfg.dev_percent} for --data.dev_percent",
-            "two shares from 0 that leave something for training",
-            "lower one of them",
-        )
-
-
 def split_of(unit: str, cfg: DataConfig) -> str:
     """The split of a unit: a module, a group of queries."""
     place = int.from_bytes(digest(unit)) % 100

@@ -10,7 +10,7 @@ from scalingnote_jax.evaluate.report.words import fixed, snippet, system_name
 SHOWN = 5  # documents of a result list
 
 
-class Hit(NamedTuple):
+class ShownDocument(NamedTuple):
     text: str
     doc_id: str
     score: str
@@ -19,7 +19,7 @@ class Hit(NamedTuple):
 
 class Example(NamedTuple):
     query: str
-    hits: list[Hit]
+    hits: list[ShownDocument]
     first_right: list[str]  # where each system has its first right answer
 
 
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
     system: str
     value: str
-    hits: list[Hit]
+    hits: list[ShownDocument]
 
 
 class Worst(NamedTuple):
@@ -72,9 +72,9 @@ def _value(given: Mapping[str, Any], system: str) -> str:
 
 def _hits(
     hits: Sequence[Sequence[Any]], ids: Collection[str], texts: Collection[str] = ()
-) -> list[Hit]:
+) -> list[ShownDocument]:
     return [
-        Hit(snippet(text), str(doc_id), fixed(score), doc_id in ids or text in texts)
+        ShownDocument(snippet(text), str(doc_id), fixed(score), doc_id in ids or text in texts)
         for doc_id, text, score in hits[:SHOWN]
     ]
 

@@ -33,7 +33,7 @@ class Figure(NamedTuple):
     svg: Markup
 
 
-class Figures(NamedTuple):
+class FigureGroup(NamedTuple):
     """Pictures that belong together, with their legend (sample, name), note and numbers."""
 
     figures: list[Figure]
@@ -75,11 +75,11 @@ def sections(
     return [section for section in every if section.data]
 
 
-def _figures(drawn: Sequence[tuple[str, str]], **rest: Any) -> Figures | None:
+def _figures(drawn: Sequence[tuple[str, str]], **rest: Any) -> FigureGroup | None:
     """None where no picture has anything in it."""
     figures = [Figure(caption, Markup(svg)) for caption, svg in drawn if svg]
     default: dict[str, Any] = {"legend": [], "note": "", "table": None}
-    return Figures(figures, **(default | rest)) if figures else None
+    return FigureGroup(figures, **(default | rest)) if figures else None
 
 
 def _by_metric(comparisons: Sequence[Mapping[str, Any]]) -> list[tables.Table]:
@@ -106,7 +106,7 @@ def _index(index: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"facts": known, "svg": svg, "table": tables.tuned(points)} if known or svg else None
 
 
-def _robustness(metrics: Mapping[str, Any]) -> Figures | None:
+def _robustness(metrics: Mapping[str, Any]) -> FigureGroup | None:
     """A picture for each disturbance and metric; one legend, one scale for each metric."""
     points = [p for p in metrics.get("robustness") or () if number(p.get("value")) is not None]
     styles = looks(str(p["system"]) for p in points)
@@ -134,7 +134,7 @@ def _top(point: Mapping[str, Any]) -> float:
     return max(point["value"], *(point.get("interval") or ()))
 
 
-def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Figures | None:
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> FigureGroup | None:
     drawn = []
     for system, found in scores.items():
         name, counts = system_name(system), (found["positives"], found["negatives"])
@@ -146,7 +146,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Figures | None:
     return _figures(drawn, note=note)
 
 
-def _training(curves: Mapping[str, Sequence[dict[str, Any]]]) -> Figures | None:
+def _training(curves: Mapping[str, Sequence[dict[str, Any]]]) -> FigureGroup | None:
     train, distill, refine = (curves.get(stage, ()) for stage in ("train", "distill", "refine"))
     wanted = [
         ("Teacher: contrastive loss", train, "loss", False),

@@ -26,7 +26,7 @@ class Fact(NamedTuple):
     detail: str
 
 
-class Bar(NamedTuple):
+class RetentionBar(NamedTuple):
     """One metric's retention; lengths in percent of the track."""
 
     name: str
@@ -86,7 +86,7 @@ def facts(rows: Sequence[Row], retention: Mapping[str, float]) -> list[Fact]:
 
 def bars(
     retention: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None
-) -> list[Bar]:
+) -> list[RetentionBar]:
     """Student / teacher for each metric, on one scale that has room for the teacher."""
     given = {name: i for name, i in (intervals or {}).items() if name in retention and span(i)}
     widest = max([1.0, *retention.values(), *(high for _, high in given.values())], default=1.0)
@@ -94,7 +94,7 @@ def bars(
     for name, value in retention.items():
         low_high = given.get(name)
         found.append(
-            Bar(
+            RetentionBar(
                 name,
                 100 * value / widest,
                 100 / widest,

@@ -17,11 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from flax import traverse_util
 
-from scalingnote_jax.config.towers import Shape
+from scalingnote_jax.config.towers import NO_LAYERS, Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hub import locate
 from scalingnote_jax.models.bodies import body_blueprint
-from scalingnote_jax.models.lookup import NO_LAYERS
 from scalingnote_jax.models.weights.gguf_file import GgufFile
 from scalingnote_jax.models.weights.hf_folder import HfFolder
 from scalingnote_jax.models.weights.layouts import Layout, Ranges, Stored, layout_of

@@ -8,10 +8,10 @@ import pytest
 
 from scalingnote_jax.config import BertShape, Config, TowerConfig, TowersConfig, replace
 from scalingnote_jax.config.load import apply_overrides, load_config
-from scalingnote_jax.config.values import from_json, section_hash, to_json
+from scalingnote_jax.config.values import from_json, read_workdir_config, section_hash, to_json
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.startup import claim_workdir
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.workflow.workdir import claim_workdir, read_workdir_config
 
 CONFIG = Config(name="test", teacher=TowersConfig(query=TowerConfig(shape=BertShape())))
 
@@ -44,9 +44,9 @@ def test_overrides_reach_every_kind_of_field():
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("--train.batchsize=8", "--train.batch_size"),
-        ("--train.batch_size=many", "expected int"),
-        ("--eval.split=validation", "Literal['train', 'dev', 'test']"),
+        ("--train.batchsize=8", "did you mean --train.batch_size?"),
+        ("--train.batch_size=many", "expected an integer, 1 or more"),
+        ("--eval.split=validation", "one of ('train', 'dev', 'test')"),
         ("train.batch_size=8", "--section.field=value"),
     ],
 )
@@ -64,7 +64,7 @@ def test_json_round_trip_keeps_types_and_hash():
 
 
 def test_a_config_file_that_is_missing_or_broken(tmp_path):
-    with pytest.raises(UserError, match="no such config file"):
+    with pytest.raises(UserError, match="no such file; expected a Python file with get_config"):
         load_config(tmp_path / "none.py")
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(): return undefined_name")

@@ -18,7 +18,7 @@ BERT = BertShape(vocab_size=50, hidden_size=24, num_heads=4, max_positions=64)
 BAD = [
     ({"shape": None}, "--q.shape: none"),
     ({"num_layers": 4}, "--q.num_layers: num_layers 4; expected 0 (all) to 3"),
-    ({"num_layers": -2}, "num_layers -2"),
+    ({"num_layers": -2}, "--q.num_layers: -2; expected -1 or more"),
     ({"pooling": "cls"}, "--q.pooling: 'cls' on a decoder"),
     ({"pooling": "max"}, "--q.pooling: 'max'; expected one of ('last', 'mean', 'cls', 'marker')"),
     ({"pooling": "marker", "bidirectional": True}, "--q.pooling: 'marker' where tokens see those"),

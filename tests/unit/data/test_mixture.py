@@ -12,12 +12,13 @@ import pytest
 from run_parts import first_stage
 
 from scalingnote_jax.config import DataConfig
+from scalingnote_jax.config.forms.mixture_entry import check_mixture, members
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.sources import open_source
-from scalingnote_jax.data.sources.mixture import bare, check_mixture, members
+from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable

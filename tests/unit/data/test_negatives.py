@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalingnote_jax.config import MineConfig
+from scalingnote_jax.config import Config, MineConfig, TrainConfig
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.batches import PairSampler
-from scalingnote_jax.data.negatives import Negatives, Ranking, check_mining, choose, score_limits
+from scalingnote_jax.data.negatives import Negatives, Ranking, choose, score_limits
 from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
@@ -174,24 +175,24 @@ def test_every_place_of_the_window_is_drawn_as_often() -> None:
         ({"rounds": ()}, "--mine.rounds: nothing; expected none, judged or bm25, then"),
         ({"rounds": ("teacher",)}, "--mine.rounds: teacher; expected none, judged or bm25, then"),
         ({"rounds": ("bm25", "none")}, "--mine.rounds: bm25,none"),
-        ({"first_rank": 0}, "--mine.last_rank: 0 to 100"),
+        ({"first_rank": 0}, "--mine.first_rank: 0; expected 1 or more"),
         ({"first_rank": 9, "last_rank": 8}, "--mine.last_rank: 9 to 8"),
-        ({"negatives": 0}, "--mine.negatives: 0; expected at least 1"),
-        ({"relative_margin": 1.5}, "--mine.relative_margin: 1.5; expected at least 0, at most 1"),
-        ({"absolute_margin": -0.1}, "--mine.absolute_margin: -0.1; expected at least 0"),
+        ({"negatives": 0}, "--mine.negatives: 0; expected 1 or more"),
+        ({"relative_margin": 1.5}, "--mine.relative_margin: 1.5; expected from 0 to 1 or None"),
+        ({"absolute_margin": -0.1}, "--mine.absolute_margin: -0.1; expected from 0 to 2 or None"),
         ({"min_found": 2.0}, "--mine.min_found: 2.0"),
     ],
 )
 def test_what_cannot_be_mined_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_mining(MineConfig(**changes), 1)
+        validate(Config("x", mine=MineConfig(**changes), train=TrainConfig(negatives_per_query=1)))
     assert message in str(caught.value)
 
 
 def test_rounds_that_no_batch_would_show_are_refused() -> None:
-    check_mining(MineConfig(), 0)
+    validate(Config("x"))
     with pytest.raises(UserError, match=r"--train\.negatives_per_query: 0 with --mine"):
-        check_mining(MineConfig(rounds=("bm25",)), 0)
+        validate(Config("x", mine=MineConfig(rounds=("bm25",))))
 
 
 # --- in the batch ---------------------------------------------------------------------------------

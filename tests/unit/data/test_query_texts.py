@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalingnote_jax.config import DistillConfig, replace
+from scalingnote_jax.config import Config, DistillConfig, replace
+from scalingnote_jax.config.rules.training_rules import check_query_sources
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.perturb import perturb
 from scalingnote_jax.data.query_texts import epoch_rows, noise_seed, query_texts
@@ -59,8 +61,11 @@ def test_noise_is_another_one_than_the_evaluations() -> None:
         assert other not in (text, perturb("typos", text, 1.0, 0, f"q{number}"))
     assert noise_seed(0) != noise_seed(1)
     assert min(noise_seed(0), noise_seed(1)) >= 2**63
-    with pytest.raises(UserError, match="kinds of typos"):
-        query_texts(cfg(queries=("train", "noised"), noise=("shouting",)), collection(), 0)
+    with pytest.raises(
+        UserError,
+        match=r"--distill\.noise: .*'shouting'.* each one of \('typos'",
+    ):
+        validate(Config("x", distill=cfg(queries=("train", "noised"), noise=("shouting",))))
 
 
 def test_what_is_watched_is_not_learned() -> None:
@@ -110,7 +115,7 @@ def test_batches_of_mixed_sources_are_those_rows() -> None:
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)])
 def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match="a weight of 0 or more for each of train, titles"):
-        query_texts(cfg(queries=("train", "titles"), query_weights=weights), collection(), 0)
+        check_query_sources(cfg(queries=("train", "titles"), query_weights=weights))
 
 
 def test_a_weight_for_a_source_without_texts() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scalingnote_jax.config import DataConfig
+from scalingnote_jax.config import Config, DataConfig
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.sources import Document, Query, open_source
 from scalingnote_jax.data.sources.docstrings import NotParsed, pairs_of, split_docstring
 from scalingnote_jax.data.survey import survey
@@ -432,7 +433,7 @@ def test_pydocs_bad_input(site: Path) -> None:
     with pytest.raises(UserError, match=r"'manymod' is not installed; .* did you mean 'manymods'"):
         open_source(pydocs("manymod"))
     with pytest.raises(UserError, match=r"--data\.test_percent: 60, and 40"):
-        open_source(pydocs("manymods", test_percent=60, dev_percent=40))
+        validate(Config("x", data=pydocs("manymods", test_percent=60, dev_percent=40)))
     install(site, "nodocs", {"nodocs.py": "x = 1\n"})
     with pytest.raises(UserError, match="no usable docstrings in nodocs"):
         list(open_source(pydocs("nodocs")).documents())

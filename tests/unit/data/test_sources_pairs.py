@@ -165,8 +165,6 @@ def test_rows_that_hang_together_cannot_be_cut(tmp_path: Path) -> None:
         "--data.test_percent: all 9 queries in 1 groups that share no positive are in dev"
         in said_of(cfg)
     )
-    cfg = written(tmp_path / "rows.jsonl", rows, test_percent=90, dev_percent=10)
-    assert "--data.test_percent: 90, and 10 for" in said_of(cfg)
 
 
 def test_fingerprint_is_of_the_content_and_of_what_shapes_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from run_parts import towers
 
 from scalingnote_jax.config import Config, EvalConfig, replace
+from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Document, Query
 from scalingnote_jax.devices.mesh import make_mesh
@@ -19,7 +20,7 @@ from scalingnote_jax.evaluate.robustness import merged, robustness, score_points
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.vectors import encoder
 from scalingnote_jax.vectors.encoder import Encoders
-from scalingnote_jax.workflow.workdir import Workdir, read_workdir_config
+from scalingnote_jax.workflow.workdir import Workdir
 from tests.conftest import make_beir
 
 

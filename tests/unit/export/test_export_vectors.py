@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_sources import LONG, SHAPES, source_of, vectors_of, word_tokenizer
+from small_exports import LONG, SHAPES, exported_tower, vectors_of, word_tokenizer
 
-from scalingnote_jax.config import Config
+from scalingnote_jax.config.forms.prompt import MARKER
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.export.card import write_card
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.card import Origin, write_card
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.export.sentences import write_one, write_pair
 from scalingnote_jax.export.snippets import QUERY, TEXT, TITLE
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.export.write_hf import write_body, write_hf
-from scalingnote_jax.text.prompts import MARKER
 
 TEXTS = ["amber basin topic3", "cedar", "delta, umber? dune", " ".join(["ember fjord"] * 20)]
 PROMPT = "about topic1: {text}"
@@ -40,23 +39,25 @@ def words(tmp_path: Path) -> Any:
     return word_tokenizer(tmp_path / "words")
 
 
-def card_code(folder: Path, kind: str, *sources: Source) -> str:
+def card_code(folder: Path, kind: str, *towers: ExportedTower) -> str:
     """The code in the card that is written into `folder`."""
-    write_card(folder, kind, list(sources), Config("small"), None)
+    write_card(folder, kind, list(towers), Origin("small", {}), None)
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     return code
 
 
-def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *sources: Source) -> dict:
+def run_card(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *towers: ExportedTower
+) -> dict:
     """The variables that the card's code leaves."""
     monkeypatch.chdir(folder)
     variables: dict[str, Any] = {}
-    exec(card_code(folder, kind, *sources), variables)
+    exec(card_code(folder, kind, *towers), variables)
     return variables
 
 
-def example(source: Source) -> list[Any]:
-    return [QUERY if source.side == "query" else (TITLE, TEXT)]
+def example(tower: ExportedTower) -> list[Any]:
+    return [QUERY if tower.side == "query" else (TITLE, TEXT)]
 
 
 def close(given: Any, wanted: np.ndarray) -> None:
@@ -70,8 +71,8 @@ def test_hidden_states_of_each_family(family: str, words: Any, tmp_path: Path) -
     import torch
     from transformers import AutoModel
 
-    source = source_of(SHAPES[family], words, pooling="mean")
-    write_body(source, tmp_path / "out", "float32")
+    tower = exported_tower(SHAPES[family], words, pooling="mean")
+    write_body(tower, tmp_path / "out", "float32")
     ids = words.encode(TEXTS, LONG)
     mask = np.arange(LONG) < np.array([len(row) for row in ids])[:, None]
     tokens = np.full(mask.shape, words.pad_id)
@@ -82,7 +83,7 @@ def test_hidden_states_of_each_family(family: str, words: Any, tmp_path: Path) -
             input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask, dtype=torch.int64)
         ).last_hidden_state.numpy()
     mean = (hidden * mask[..., None]).sum(1)
-    close(mean / np.linalg.norm(mean, axis=1, keepdims=True), vectors_of(source, TEXTS))
+    close(mean / np.linalg.norm(mean, axis=1, keepdims=True), vectors_of(tower, TEXTS))
 
 
 @pytest.mark.parametrize(
@@ -98,26 +99,26 @@ def test_sentence_transformers(
     family: str, changes: dict, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("torch", "sentence_transformers")
-    source, folder = source_of(SHAPES[family], words, **changes), tmp_path / "out"
-    write_one(source, folder, "float32")
-    found = run_card(folder, monkeypatch, "sentence-transformers", source)
+    tower, folder = exported_tower(SHAPES[family], words, **changes), tmp_path / "out"
+    write_one(tower, folder, "float32")
+    found = run_card(folder, monkeypatch, "sentence-transformers", tower)
     close(
-        found["queries" if source.side == "query" else "documents"],
-        vectors_of(source, example(source)),
+        found["queries" if tower.side == "query" else "documents"],
+        vectors_of(tower, example(tower)),
     )
-    if source.side == "query":  # also what is too long, and a call that names no prompt
-        close(found["model"].encode_query(TEXTS), vectors_of(source, TEXTS))
-        close(found["model"].encode(TEXTS), vectors_of(source, TEXTS))
+    if tower.side == "query":  # also what is too long, and a call that names no prompt
+        close(found["model"].encode_query(TEXTS), vectors_of(tower, TEXTS))
+        close(found["model"].encode(TEXTS), vectors_of(tower, TEXTS))
     assert found["model"].max_seq_length == LONG
-    assert found["model"].get_embedding_dimension() == source.tower.dim
+    assert found["model"].get_embedding_dimension() == tower.definition.dim
 
 
 def test_sentence_transformers_with_a_tower_for_each_side(
     words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("torch", "sentence_transformers")
-    query = source_of(SHAPES["bert"], words, projection=8, prompt=PROMPT)
-    doc = source_of(
+    query = exported_tower(SHAPES["bert"], words, projection=8, prompt=PROMPT)
+    doc = exported_tower(
         SHAPES["llama"], words, role="teacher", side="doc", projection=8, prompt="{title} {text}"
     )
     folder = tmp_path / "out"
@@ -138,9 +139,9 @@ def test_sentence_transformers_with_a_tower_for_each_side(
 def test_texts_that_sentence_transformers_cannot_make(
     changes: dict, words: Any, tmp_path: Path
 ) -> None:
-    source = source_of(SHAPES["llama"], words, **changes)
+    tower = exported_tower(SHAPES["llama"], words, **changes)
     with pytest.raises(UserError, match="sentence-transformers can do no more"):
-        write_one(source, tmp_path / "out", "float32")
+        write_one(tower, tmp_path / "out", "float32")
 
 
 @pytest.mark.parametrize(
@@ -156,10 +157,10 @@ def test_the_card_for_transformers(
     family: str, changes: dict, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("torch")
-    source = source_of(SHAPES[family], words, **changes)
-    write_hf(source, tmp_path / "hf", "float32")
-    wanted = vectors_of(source, example(source))
-    close(run_card(tmp_path / "hf", monkeypatch, "hf", source)["vectors"], wanted)
+    tower = exported_tower(SHAPES[family], words, **changes)
+    write_hf(tower, tmp_path / "hf", "float32")
+    wanted = vectors_of(tower, example(tower))
+    close(run_card(tmp_path / "hf", monkeypatch, "hf", tower)["vectors"], wanted)
 
 
 @pytest.mark.slow
@@ -176,17 +177,17 @@ def test_onnx(
 ) -> None:
     needs("torch", "onnxscript", "onnxruntime")
     onnx_model = importlib.import_module("scalingnote_jax.export.onnx_model")
-    source = source_of(SHAPES[family], words, **changes)
-    onnx_model.write_onnx(source, tmp_path)
-    found = run_card(tmp_path, monkeypatch, "onnx", source)
-    close(found["vectors"], vectors_of(source, [QUERY]))
-    rendered = [source.text.prompt.replace("{text}", text) for text in TEXTS]
+    tower = exported_tower(SHAPES[family], words, **changes)
+    onnx_model.write_onnx(tower, tmp_path)
+    found = run_card(tmp_path, monkeypatch, "onnx", tower)
+    close(found["vectors"], vectors_of(tower, [QUERY]))
+    rendered = [tower.text.prompt.replace("{text}", text) for text in TEXTS]
     ids = words.encode(rendered, LONG)  # other sizes than in the card
     mask = (np.arange(LONG) < np.array([len(row) for row in ids])[:, None]).astype(np.int64)
     tokens = np.zeros_like(mask)
     tokens[mask > 0] = np.concatenate(ids)
     (given,) = found["session"].run(None, {"input_ids": tokens, "attention_mask": mask})
-    close(given, vectors_of(source, TEXTS))
+    close(given, vectors_of(tower, TEXTS))
 
 
 @pytest.mark.parametrize(
@@ -202,11 +203,11 @@ def test_a_process_that_has_only_jax_runs_the_programs(
     family: str, changes: dict, words: Any, tmp_path: Path
 ) -> None:
     needs("flatbuffers")
-    source, folder = source_of(SHAPES[family], words, **changes), tmp_path
-    about = write_stablehlo(source, folder)
+    tower, folder = exported_tower(SHAPES[family], words, **changes), tmp_path
+    about = write_stablehlo(tower, folder)
     assert about["programs"] == {8: "tower-8.jaxexport", LONG: f"tower-{LONG}.jaxexport"}
     assert all((folder / name).stat().st_size < 100_000 for name in about["programs"].values())
-    code = card_code(folder, "stablehlo", source) + (
+    code = card_code(folder, "stablehlo", tower) + (
         "\nimport sys\n"
         "assert not {'scalingnote_jax', 'flax', 'transformers', 'torch'} & set(sys.modules)\n"
         "short = export.deserialize(open('tower-8.jaxexport', 'rb').read())\n"
@@ -216,5 +217,5 @@ def test_a_process_that_has_only_jax_runs_the_programs(
         "np.save('found.npy', np.concatenate([vectors, five]))\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=300)
-    found, wanted = np.load(folder / "found.npy"), vectors_of(source, example(source))
+    found, wanted = np.load(folder / "found.npy"), vectors_of(tower, example(tower))
     close(found, np.repeat(wanted, 6, axis=0))  # the example has at most 8 tokens

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from scalingnote_jax.config import DistillConfig, MeshConfig
+from scalingnote_jax.config.rules.training_rules import check_weights
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.distill import (
-    check_weights,
     distill_loss,
     needs_documents,
     stage2_loss,

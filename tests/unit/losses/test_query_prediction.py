@@ -12,6 +12,7 @@ from run_parts import first_stage
 
 from scalingnote_jax.config import Config, DecoderShape, MeshConfig, TextConfig, replace
 from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
 from scalingnote_jax.devices import mesh as mesh_lib
@@ -176,11 +177,12 @@ def test_a_batch_has_titles_only_where_they_are_asked_for(
 ) -> None:
     plain = change(config, pack_documents=packed)
     before = built(plain, workdir, "one").sampler.batch(0)
-    assert before.keys() == batch_shapes(plain).keys()
+    assert before.keys() == batch_shapes(plain.train, plain.teacher).keys()
     assert "doc_beginnings" not in before
     wanted = change(plain, title_prediction="contrastive")
     batch = built(wanted, workdir, "one").sampler.batch(0)
-    assert batch.keys() == before.keys() | {"doc_beginnings"} == batch_shapes(wanted).keys()
+    shapes = batch_shapes(wanted.train, wanted.teacher)
+    assert batch.keys() == before.keys() | {"doc_beginnings"} == shapes.keys()
     # "about WORD topic0": three tokens of each of 32 documents.
     assert (batch["doc_beginnings"] > 0).sum() == 3 * 32
     segments = batch["doc_segments" if packed else "doc_mask"]
@@ -198,6 +200,11 @@ def test_the_term_falls(config: Config, workdir: Workdir, how: str) -> None:
         state, metrics = stage.step(state, batch)
         losses.append(float(metrics["title_loss"][0] / metrics["title_loss"][1]))
     assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.2
+
+
+def build_if_valid(config: Config, workdir: Workdir) -> None:
+    validate(config)
+    built(config, workdir, "one")
 
 
 def test_what_cannot_work_is_refused(config: Config, workdir: Workdir) -> None:
@@ -225,6 +232,6 @@ def test_what_cannot_work_is_refused(config: Config, workdir: Workdir) -> None:
     ]
     for wrong, options, message in cases:
         with pytest.raises(UserError) as error:
-            built(change(wrong, **options), workdir, "one")
+            build_if_valid(change(wrong, **options), workdir)
         assert message in str(error.value)
         assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from export_sources import SHAPES, source_of, vectors_of, word_tokenizer
+from small_exports import SHAPES, exported_tower, vectors_of, word_tokenizer
 from small_models import (
     BERT_CONFIG,
     HEAD_NORMS,
@@ -110,8 +110,8 @@ def test_exported_it_sees_as_much(family: str, tmp_path: Path) -> None:
     from transformers import AutoModel
 
     words = word_tokenizer(tmp_path / "words")
-    source = source_of(SHAPES[family], words, bidirectional=True, pooling="cls")
-    write_body(source, tmp_path / "out", "float32")
+    tower = exported_tower(SHAPES[family], words, bidirectional=True, pooling="cls")
+    write_body(tower, tmp_path / "out", "float32")
     model = AutoModel.from_pretrained(str(tmp_path / "out"))
     texts = ["amber basin topic3 ember fjord delta umber dune", "cedar"]
     # One alone too: without padding the other library leaves masks out where it can.
@@ -124,4 +124,4 @@ def test_exported_it_sees_as_much(family: str, tmp_path: Path) -> None:
             out = model(torch.tensor(tokens), attention_mask=torch.tensor(mask.astype(np.int64)))
         first = out.last_hidden_state[:, 0].numpy()
         first = first / np.linalg.norm(first, axis=1, keepdims=True)
-        np.testing.assert_allclose(first, vectors_of(source, batch), atol=1e-4)
+        np.testing.assert_allclose(first, vectors_of(tower, batch), atol=1e-4)

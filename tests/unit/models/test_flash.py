@@ -18,7 +18,7 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.models.layers import flash, ops
 from scalingnote_jax.models.layers.params import flatten, nest
-from scalingnote_jax.plan.topology import describe, prepare_environment
+from scalingnote_jax.plan.topology import describe_slices, prepare_environment
 
 LENGTH, HEADS, GROUPS, SIZE = 128, 4, 2, 64
 
@@ -82,7 +82,8 @@ def test_other_devices_and_short_texts_do_without() -> None:
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, which compiles for TPUs")
 def test_a_tower_compiles_with_it_for_a_tpu() -> None:
     prepare_environment()
-    mesh = mesh_lib.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), describe("v5e:2x2").devices)
+    devices = describe_slices("v5e:2x2").devices
+    mesh = mesh_lib.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), devices)
     tower, rows = define(replace(DECODER, num_heads=4, head_dim=64)), mesh_lib.batch_sharding(mesh)
 
     def compiled(length: int) -> str:

@@ -16,8 +16,8 @@ import pytest
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import (
-    Config,
     DecoderShape,
+    EncodeConfig,
     MeshConfig,
     TextConfig,
     TowerConfig,
@@ -33,7 +33,7 @@ from scalingnote_jax.plan import topology as topology_lib
 from scalingnote_jax.plan.chips import BY_NAME, CHIPS, Chip
 from scalingnote_jax.plan.collectives import Transfer, summed, transfers
 from scalingnote_jax.plan.compile import Compiled, batch_shapes, compile_program
-from scalingnote_jax.plan.make_plan import make_plan
+from scalingnote_jax.plan.make_plan import Workload, make_plan
 from scalingnote_jax.plan.matmuls import matmul_cost
 from scalingnote_jax.plan.roofline import ici_secs
 from scalingnote_jax.plan.topology import Topology
@@ -56,25 +56,26 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def tiny(remat: str = "none", **mesh: int) -> Config:
+def tiny(remat: str = "none", **mesh: int) -> Workload:
     query = TowerConfig(
         weights="random", shape=SHAPE, projection=32, remat=remat,
         text=TextConfig(max_tokens=8, buckets=(8,)),
     )  # fmt: skip
-    return Config(
-        name="tiny",
+    return Workload(
         teacher=TowersConfig(
             query=query, doc=replace(query, text=TextConfig(max_tokens=16, buckets=(16,)))
         ),
         train=TrainConfig(batch_size=16),
+        encode=EncodeConfig(),
         mesh=MeshConfig(**mesh),
+        seed=0,
     )
 
 
-def compiled_on_cpu(config: Config) -> tuple[Towers, list[str], Compiled, jax.sharding.Mesh]:
-    mesh = mesh_lib.make_mesh(config.mesh)
-    towers, _, prepared, step = program(config, mesh, 1)
-    lowered = step.lower(prepared.abstract, batch_shapes(config))
+def compiled_on_cpu(work: Workload) -> tuple[Towers, list[str], Compiled, jax.sharding.Mesh]:
+    mesh = mesh_lib.make_mesh(work.mesh)
+    towers, _, prepared, step = program(work.train, work.teacher, work.seed, mesh, 1)
+    lowered = step.lower(prepared.abstract, batch_shapes(work.train, work.teacher))
     return towers, list(prepared.abstract.params), compile_program(lowered), mesh
 
 
@@ -97,10 +98,10 @@ def test_flops_of_a_tower_by_hand():
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_flops_are_those_of_the_compiled_step(remat: str):
-    config = tiny(remat, data=2, fsdp=4)
-    towers, trained, compiled, mesh = compiled_on_cpu(config)
+    workload = tiny(remat, data=2, fsdp=4)
+    towers, trained, compiled, mesh = compiled_on_cpu(workload)
     assert compiled.module is not None
-    ours = step_flops(config, towers, trained)
+    ours = step_flops(workload.train, towers, trained)
     assert (ours.again > 0) == (remat != "none")
     # Apart from the products, XLA writes a few small things as products too.
     assert matmul_cost(compiled.module).flops * mesh.size == pytest.approx(ours.executed, rel=0.02)
@@ -121,15 +122,15 @@ def test_collectives_of_a_step_on_eight_devices():
 
 def test_a_search_compiles_the_most_promising_and_lists_the_rest(monkeypatch: pytest.MonkeyPatch):
     """On a fake compiler to which batches of 16 are too large."""
-    compiled: list[Config] = []
+    compiled: list[Workload] = []
 
-    def fake_plan(config: Config, topology: Topology, pairs: int) -> dict:
-        compiled.append(config)
-        fits = config.train.batch_size < 16
+    def fake_plan(workload: Workload, topology: Topology, pairs: int) -> dict:
+        compiled.append(workload)
+        fits = workload.train.batch_size < 16
         return {
-            "mesh": mesh_lib.mesh_sizes(config.mesh, 8),
-            "remat": config.teacher.doc.remat,
-            "global_batch": config.train.batch_size,
+            "mesh": mesh_lib.mesh_sizes(workload.mesh, 8),
+            "remat": workload.teacher.doc.remat,
+            "global_batch": workload.train.batch_size,
             "fits": fits,
             "refusal": "" if fits else "too large",
             "bounds_secs": {"compute": 0.001} if fits else None,
@@ -140,7 +141,7 @@ def test_a_search_compiles_the_most_promising_and_lists_the_rest(monkeypatch: py
 
     monkeypatch.setattr(search_lib, "make_plan", fake_plan)
     monkeypatch.setattr(search_lib, "available_bytes", lambda topology: 2**30)
-    best, rows = search_lib.search(tiny(), fake_topology(8), (8, 16), compiles=8, pairs=0)
+    best, rows = search_lib.search_meshes(tiny(), fake_topology(8), (8, 16), compiles=8, pairs=0)
     # Ten ways to split eight devices over three axes, three policies, two batches.
     assert len(rows) == 10 * 3 * 2
     # With a full copy on each device no weights travel; of those the smaller batch needs less.
@@ -151,14 +152,14 @@ def test_a_search_compiles_the_most_promising_and_lists_the_rest(monkeypatch: py
     verdicts = Counter(row["verdict"] for row in rows)
     assert verdicts["does not fit"] + verdicts["fits"] == len(compiled) <= 8
     # What needs more than one of the same policy that did not fit is not tried.
-    sizes = [mesh_lib.mesh_sizes(c.mesh, 8) for c in compiled]
-    cells = [
-        search_lib._on_paper(c, mesh, fake_topology(8))
-        for c, mesh in zip(compiled, sizes, strict=True)
+    sizes = [mesh_lib.mesh_sizes(w.mesh, 8) for w in compiled]
+    tried = [
+        search_lib._on_paper(w, mesh, fake_topology(8))
+        for w, mesh in zip(compiled, sizes, strict=True)
     ]
-    for i, cell in enumerate(cells):
-        refused = [c for c in cells[:i] if c.config.train.batch_size == 16]
-        assert all(c.needed_bytes > cell.needed_bytes for c in refused if c.remat == cell.remat)
+    for i, one in enumerate(tried):
+        refused = [c for c in tried[:i] if c.workload.train.batch_size == 16]
+        assert all(c.needed_bytes > one.needed_bytes for c in refused if c.remat == one.remat)
     # Two key and value heads do not split over four or eight devices.
     refused = [row for row in rows if row["verdict"] == "cannot be split"]
     assert {row["mesh"]["tensor"] for row in refused} == {4, 8}
@@ -197,14 +198,14 @@ class FakeMesh:
 @needs_libtpu
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 def test_a_step_compiles_for_every_chip(chip: Chip):
-    topology = topology_lib.describe(chip.example)
+    topology = topology_lib.describe_slices(chip.example)
     assert topology.num_chips == 4
     shape = replace(SHAPE, num_layers=1)
     query = replace(tiny().teacher.query, shape=shape, dtype="bfloat16")
-    config = replace(
+    workload = replace(
         tiny(data=topology.devices_per_chip, fsdp=4), teacher=TowersConfig(query, query, share=True)
     )
-    plan = make_plan(config, topology, pairs=16_000)
+    plan = make_plan(workload, topology, pairs=16_000)
     assert plan["fits"]
     memory = plan["hbm_bytes_per_chip"]
     assert memory["params"] + memory["moments"] + memory["temporaries"] <= memory["total"] + 4096
@@ -220,8 +221,8 @@ def test_a_step_compiles_for_every_chip(chip: Chip):
 def test_what_does_not_fit_is_an_answer(tmp_path: Path):
     large = replace(SHAPE, vocab_size=2**24, num_layers=1)
     query = replace(tiny().teacher.query, shape=large)
-    config = replace(tiny(fsdp=1, data=4), teacher=TowersConfig(query, query, share=True))
-    plan = make_plan(config, topology_lib.describe("v5e:2x2"))
+    workload = replace(tiny(fsdp=1, data=4), teacher=TowersConfig(query, query, share=True))
+    plan = make_plan(workload, topology_lib.describe_slices("v5e:2x2"))
     assert not plan["fits"]
     assert "exceeds available HBM" in plan["refusal"]
     # 2²⁴ rows of 64 numbers: 4 GiB, and twice that for the moments.

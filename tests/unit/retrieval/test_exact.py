@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import ExactConfig, MeshConfig
+from scalingnote_jax.config import Config, EvalConfig, ExactConfig, MeshConfig
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval import exact, scan
@@ -259,13 +260,13 @@ def test_k_outside_the_store_is_refused(k: int) -> None:
 @pytest.mark.parametrize(
     ("cfg", "said"),
     [
-        (ExactConfig(block_rows=0), "--eval.exact.block_rows: 0; expected at least 1"),
+        (ExactConfig(block_rows=0), "--eval.exact.block_rows: 0; expected 1 or more"),
         (ExactConfig(recall_target=1.5), "--eval.exact.recall_target: 1.5; expected above 0"),
     ],
 )
 def test_options_out_of_range_are_refused(cfg: ExactConfig, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        exact_search(whole_numbers(2, 4, seed=0), whole_numbers(5, 4, seed=0), 1, cfg)
+        validate(Config("x", eval=EvalConfig(exact=cfg)))
 
 
 def test_another_width_is_refused() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalingnote_jax.config import IndexConfig
+from scalingnote_jax.config import Config, IndexConfig
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval import build_index as building
 from scalingnote_jax.retrieval import scann_index, scann_library
@@ -136,7 +137,7 @@ def test_one_query_alone_finds_what_it_finds_among_others(
     np.testing.assert_array_equal(index.search(queries[:1], 10)[1], alone[:1])
     if kind in ("brute_force", "ah"):
         np.testing.assert_array_equal(alone, rows)
-    # A tree searches other leaves for some queries (docs/index.md): how much is found stays.
+    # A tree searches other leaves for some queries (docs/search.md): how much is found stays.
     exact = exact_search(queries, store.vectors(), 10)[1]
     assert overlap(alone, rows, 10) > 0.98
     assert overlap(exact, alone, 10) == pytest.approx(overlap(exact, rows, 10), abs=0.01)
@@ -295,7 +296,7 @@ def test_a_failed_build_leaves_the_old_index_and_no_partial(
     assert len(ScannIndex.open(dir, store.fingerprint)) == N
 
 
-def test_options_out_of_range(store: VectorStore, tmp_path: Path) -> None:
+def test_options_out_of_range() -> None:
     for cfg, said in [
         (IndexConfig(search_percent=0), "--index.search_percent: 0;"),
         (IndexConfig(search_percent=101), "--index.search_percent: 101;"),
@@ -304,7 +305,7 @@ def test_options_out_of_range(store: VectorStore, tmp_path: Path) -> None:
         (IndexConfig(max_shard_rows=-1), "--index.max_shard_rows: -1;"),
     ]:
         with pytest.raises(UserError, match=said):
-            build_index(store, cfg, tmp_path / "index")
+            validate(Config("x", index=cfg))
 
 
 def test_scann_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

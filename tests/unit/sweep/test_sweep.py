@@ -18,9 +18,9 @@ from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.statistics import interval, resampled_over_runs
 from scalingnote_jax.sweep import Sweep
 from scalingnote_jax.sweep import run_sweep as command
-from scalingnote_jax.sweep.cells import config_of, make_cells
+from scalingnote_jax.sweep.cells import make_cells
 from scalingnote_jax.sweep.points import mean_of
-from scalingnote_jax.sweep.run_cells import last_words
+from scalingnote_jax.sweep.run_cells import failure
 from scalingnote_jax.sweep.spec import load_sweep
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -36,7 +36,8 @@ def base(tiny_config: Path) -> Config:
 
 
 def test_one_at_a_time(base: Config) -> None:
-    cells = make_cells(Sweep(base, AXES, seeds=(0, 1)))
+    sweep = Sweep(base, AXES, seeds=(0, 1))
+    cells = make_cells(sweep)
     assert [cell.name for cell in cells] == [
         "distill.w_mse=0.0,seed=0",
         "distill.w_mse=0.0,seed=1",
@@ -47,7 +48,7 @@ def test_one_at_a_time(base: Config) -> None:
         "train.temperature=0.05,seed=0",
         "train.temperature=0.05,seed=1",
     ]
-    config = config_of(base, cells[5])
+    config = sweep.config_with(cells[5].words)
     assert (config.train.temperature, config.seed, config.distill.w_mse) == (0.1, 1, 1.0)
 
 
@@ -97,13 +98,13 @@ def test_the_example(tmp_path: Path) -> None:
         load_sweep(broken)
 
 
-def test_last_words(tmp_path: Path) -> None:
+def test_what_a_failed_process_said(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("step 3\nscalingnote: --x: wrong\nwarning: leaked\n")
-    assert last_words(2, log) == "scalingnote: --x: wrong"
+    assert failure(2, log) == "scalingnote: --x: wrong"
     log.write_text("Traceback\n  File\nValueError: no\n\n")
-    assert last_words(1, log) == "ValueError: no"
-    assert last_words(-signal.SIGKILL, log) == "ended by SIGKILL (out of memory?)"
+    assert failure(1, log) == "ValueError: no"
+    assert failure(-signal.SIGKILL, log) == "ended by SIGKILL (out of memory?)"
 
 
 def sweep_file(folder: Path, tiny_config: Path, axes: str) -> Path:

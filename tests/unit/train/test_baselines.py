@@ -17,6 +17,7 @@ from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, MeshConfig, replace
 from scalingnote_jax.config.load import apply_overrides, load_config
 from scalingnote_jax.config.stages import Stages
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
@@ -26,7 +27,6 @@ from scalingnote_jax.models.flops import tower_flops
 from scalingnote_jax.models.layers.params import nest
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
-from scalingnote_jax.run import check
 from scalingnote_jax.systems import systems_of
 from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
 from scalingnote_jax.vectors.encoder import unit_rows
@@ -67,9 +67,9 @@ def test_terms_are_equal_field_by_field(name: str) -> None:
 def test_an_evaluation_without_a_row_is_refused_at_the_start(asked: tuple[str, ...]) -> None:
     twin = config("twinbert")
     with pytest.raises(UserError, match=r"--eval\.systems"):
-        check(replace(twin, eval=replace(twin.eval, systems=asked)))
-    check(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
-    check(twin)
+        validate(replace(twin, eval=replace(twin.eval, systems=asked)))
+    validate(replace(twin, eval=replace(twin.eval, systems=asked, runs=("other.trec",))))
+    validate(twin)
 
 
 def test_who_is_small_starts_from_the_same_weights() -> None:
@@ -178,7 +178,7 @@ def test_towers_of_two_depths_start_near_each_other(twin: Path, tiny_config: Pat
     assert after > before + 0.1
     bare = apply_overrides(fitted, ["--teacher.share=true"])
     with pytest.raises(UserError, match=r"--train\.fit_query_projection: true without"):
-        check_aligned(bare)
+        validate(bare)
 
 
 def test_costs_of_a_finished_run(finished: Path, tiny_config: Path) -> None:

@@ -11,6 +11,7 @@ from run_parts import first_stage, second_stage
 
 from scalingnote_jax.config import Config, TextConfig, replace
 from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.data.dataset import Collection, build_dataset
 from scalingnote_jax.data.query_texts import query_texts
@@ -115,7 +116,7 @@ def test_sentences_are_the_first_of_each_document(config, collection):
         cfg = replace(config.distill, queries=("sentences",), sentences_per_document=count)
         assert query_texts(cfg, stub, 0).learned == expected
     with pytest.raises(UserError, match="sentences_per_document"):
-        query_texts(replace(config.distill, sentences_per_document=0), collection, 0)
+        validate(replace(config, distill=replace(config.distill, sentences_per_document=0)))
 
 
 def test_stage_two_has_no_document_parameters(config, workdir):

@@ -19,7 +19,7 @@ from scalingnote_jax.config import (
     replace,
 )
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.export.exported_tower import Source
+from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from scalingnote_jax.vectors.encoder import Encoder, unit_rows
@@ -64,7 +64,7 @@ def word_tokenizer(folder: Path) -> TextTokenizer:
     return load_tokenizer(str(path))
 
 
-def source_of(
+def exported_tower(
     shape: DecoderShape | BertShape | ModernBertShape,
     tokenizer: TextTokenizer,
     *,
@@ -73,15 +73,15 @@ def source_of(
     prompt: str = "{text}",
     title_tokens: int = 0,
     **changes: Any,
-) -> Source:
+) -> ExportedTower:
     """A tower with random weights of which none is left out unnoticed."""
     text = TextConfig(prompt, LONG, (8, LONG), title_tokens)
     tower = define(shape, text=text, **changes)
-    return Source(role, side, tower, flatten(random_params(tower)), tokenizer)
+    return ExportedTower(role, side, tower, flatten(random_params(tower)), tokenizer)
 
 
-def vectors_of(source: Source, texts: list[Any]) -> np.ndarray:
+def vectors_of(tower: ExportedTower, texts: list[Any]) -> np.ndarray:
     """[n, D] unit vectors by the package itself."""
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
-    encoder = Encoder(source.tower, nest(source.params), source.tokenizer, mesh, 4)
+    encoder = Encoder(tower.definition, nest(tower.params), tower.tokenizer, mesh, 4)
     return unit_rows(encoder.encode(texts))

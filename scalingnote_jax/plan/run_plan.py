@@ -1,4 +1,4 @@
-"""The `plan` verb: from its words to the tables and the file."""
+"""The `plan` verb: from what is asked for to the tables and the file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scalingnote_jax.config import Config
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.plan.make_plan import Plan, make_plan, on_slices, plan_encode
-from scalingnote_jax.plan.mesh_search import search
-from scalingnote_jax.plan.plan_table import show, show_search, write
-from scalingnote_jax.plan.topology import Topology, describe
+from scalingnote_jax.plan.make_plan import Plan, Workload, make_plan, plan_encode
+from scalingnote_jax.plan.mesh_search import search_meshes
+from scalingnote_jax.plan.plan_table import show_plan, show_search, write_plan
+from scalingnote_jax.plan.topology import Topology, describe_slices
 from scalingnote_jax.progress import progress, say
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """What the command line asks for.
 
     Attributes:
@@ -26,7 +25,7 @@ class Wish:
         slices: how many.
         pairs: training pairs in an epoch; 0 where they are not known.
         search: whether to look for the best mesh, remat and batch size.
-        batches: sizes that the search tries; () keeps the config's.
+        batches: sizes that the search tries; () keeps the workload's.
         compiles: the most that the search compiles.
     """
 
@@ -38,36 +37,37 @@ class Wish:
     compiles: int = 6
 
 
-def run(config: Config, wish: Wish, workdir: Path) -> Plan:
+def run_plan(workload: Workload, request: PlanRequest, workdir: Path) -> Plan:
     """Plans, prints and writes.
 
     Raises:
         UserError: no such topology, a mesh or batch that cannot be split, or nothing that fits
             among what a search tried.
     """
-    topology = describe(wish.topology, wish.slices)
-    config = on_slices(config, topology)
+    topology = describe_slices(request.topology, request.slices)
+    workload = workload.on_slices(topology)
     out = Console(width=None if sys.stdout.isatty() else 120)
-    if wish.search:
-        plan = _searched(config, topology, wish, out)
+    if request.search:
+        plan = _searched(workload, topology, request, out)
     else:
-        plan = _planned(config, topology, wish)
-    show(plan, out)
-    say(f"plan: {write(plan, workdir / 'plan')}; every speed is a bound, not a measurement")
+        plan = _planned(workload, topology, request.pairs)
+    show_plan(plan, out)
+    say(f"plan: {write_plan(plan, workdir / 'plan')}; every speed is a bound, not a measurement")
     return plan
 
 
-def _planned(config: Config, topology: Topology, wish: Wish) -> Plan:
+def _planned(workload: Workload, topology: Topology, pairs: int) -> Plan:
     with progress("plan", total=2, unit="compiles") as bar:
-        plan = make_plan(config, topology, wish.pairs)
+        plan = make_plan(workload, topology, pairs)
         bar.advance(1)
-        plan["encode"] = plan_encode(config, topology)
+        plan["encode"] = plan_encode(workload, topology)
         bar.advance(1)
     return plan
 
 
-def _searched(config: Config, topology: Topology, wish: Wish, out: Console) -> Plan:
-    best, rows = search(config, topology, wish.batches, wish.compiles, wish.pairs)
+def _searched(workload: Workload, topology: Topology, request: PlanRequest, out: Console) -> Plan:
+    given = request.batches, request.compiles, request.pairs
+    best, rows = search_meshes(workload, topology, *given)
     show_search(rows, out)
     if best is None:
         raise bad_input(

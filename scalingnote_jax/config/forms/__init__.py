@@ -1,0 +1,1 @@
+"""How texts inside a config are written: durations, metrics, prompts, collections of a mixture."""

@@ -1,0 +1,37 @@
+"""Rules over several fields of the data. Reads nothing."""
+
+from __future__ import annotations
+
+from scalingnote_jax.config import Config
+from scalingnote_jax.config.forms.mixture_entry import check_mixture
+from scalingnote_jax.errors import bad_input
+
+
+def _check_source(config: Config) -> None:
+    """A path is not passed over. One that is missing is refused by the source: a config without
+    data can still be planned.
+    """
+    cfg = config.data
+    if cfg.source == "pydocs" and cfg.path and not cfg.mixture:
+        given = f"{cfg.path!r} with source 'pydocs', which reads installed packages"
+        fix = "set --data.source too, such as --data.source=beir"
+        raise bad_input("--data.path", given, "nothing", fix)
+
+
+def _check_shares(config: Config) -> None:
+    cfg = config.data
+    if cfg.test_percent + cfg.dev_percent >= 100:
+        raise bad_input(
+            "--data.test_percent",
+            f"{cfg.test_percent}, and {cfg.dev_percent} for --data.dev_percent",
+            "two shares from 0 that leave something for training",
+            "lower one of them",
+        )
+
+
+def _check_mixture(config: Config) -> None:
+    train = config.train
+    check_mixture(config.data, train.mixture_weights, train.single_collection_batches)
+
+
+DATA_RULES = (_check_source, _check_shares, _check_mixture)

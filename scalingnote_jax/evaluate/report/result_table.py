@@ -1,0 +1,69 @@
+"""The table that `run` and `eval` print at their end, from what the evaluation wrote."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scalingnote_jax.evaluate.report.compare_table import matrix_table
+from scalingnote_jax.workflow.workdir import Workdir
+
+
+def print_table(workdir: Workdir) -> None:
+    """Prints the rows of a finished evaluation, what the student keeps of its teacher, and the
+    place of the report.
+    """
+    metrics = json.loads((workdir.eval / "metrics.json").read_text())
+    rows = metrics["rows"]
+    names = list(rows[0]["metrics"])
+    table = Table(
+        "system", "search", *names, "ANN recall@10", "p50 ms", "params M", title=metrics["dataset"]
+    )
+    for row in rows:
+        numbers = [f"{row['metrics'][name]:.3f}" for name in names]
+        low, high = row["intervals"][names[0]]
+        numbers[0] += f" ± {(high - low) / 2:.3f}"
+        rest = [_or_dash(row["ann_recall@10"], "{:.3f}"), _or_dash(row["query_ms_p50"], "{:.2f}")]
+        params = row["params_non_embedding"]
+        table.add_row(
+            row["system"],
+            row["search"],
+            *numbers,
+            *rest,
+            _or_dash(params and params / 1e6, "{:.1f}"),
+        )
+    out = Console(width=None if sys.stdout.isatty() else 140)
+    out.print(table)
+    if metrics.get("collections"):
+        out.print(matrix_table(metrics["collections"], names[0]))
+    if metrics["retention"]:
+        kept = ", ".join(f"{name} {value:.1%}" for name, value in metrics["retention"].items())
+        out.print(f"student / teacher: {kept}")
+    for line in _compared(metrics, names[0]):
+        out.print(line, soft_wrap=True)
+    out.print(f"report: {workdir.report}", soft_wrap=True)
+
+
+def _compared(metrics: dict[str, Any], metric: str) -> list[str]:
+    """The student's shipped row against the teacher's and bm25's, a line each."""
+    shown = (("student/scann", "teacher/scann"), ("student/scann", "bm25/lexical"))
+    lines = []
+    for found in metrics.get("comparisons", ()):
+        pair, sign = (found["a"], found["b"]), 1
+        if pair[::-1] in shown:
+            pair, sign = pair[::-1], -1
+        if found["metric"] == metric and pair in shown:
+            sure = "significant" if found["p_holm"] < 0.05 else "not significant"
+            lines.append(
+                f"{pair[0]} − {pair[1]}: {metric} {sign * found['difference']:+.3f}, "
+                f"{sure} (p {found['p_holm']:.2g} after Holm)"
+            )
+    return lines
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

@@ -1,0 +1,133 @@
+"""What is looked at before a new workdir is claimed, and the claim: the data source, the weights,
+and what the devices make of the batch sizes. Whatever fails here leaves no folder.
+
+What the config alone says was refused before, on load; texts and weights are read later.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalingnote_jax.config import Config, TowerConfig
+from scalingnote_jax.config.neutral import is_neutral
+from scalingnote_jax.config.values import (
+    CONFIG_FILE,
+    field_values,
+    read_workdir_config,
+    to_json,
+)
+from scalingnote_jax.data.sources import open_source
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.hub import locate
+from scalingnote_jax.systems import systems_of
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+_WITHOUT_TOWERS = ("data",)
+
+
+def is_claimed(workdir: Path) -> bool:
+    """Whether the folder is a workdir already."""
+    return (workdir / CONFIG_FILE).is_file()
+
+
+def check_places(config: Config, verb: str) -> None:
+    """Whether what the config names is there. Imports no JAX.
+
+    Args:
+        verb: `data` needs no towers.
+
+    Raises:
+        UserError: the data source, a run file, weights or a tokenizer cannot be opened.
+    """
+    open_source(config.data)
+    for path in config.eval.runs:
+        if not Path(path).is_file():
+            raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")
+    if verb in _WITHOUT_TOWERS:
+        return
+    towers = {"teacher.query": config.teacher.query, "teacher.doc": config.teacher.doc}
+    if config.distill.duration:
+        towers["distill.student"] = config.distill.student
+    for where, cfg in towers.items():
+        _locate(cfg, where)
+
+
+def _locate(cfg: TowerConfig, where: str) -> None:
+    field = f"--{where}.weights"
+    try:
+        if cfg.weights != "random" and not cfg.weights.startswith("teacher:"):
+            locate(cfg.weights)
+        field = f"--{where}.tokenizer"
+        if cfg.tokenizer not in ("", "bytes"):
+            locate(cfg.tokenizer, tokenizer=True)
+    except UserError as e:
+        raise UserError(f"{field}: {e}") from e
+
+
+def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
+    """Whether the towers can be built, and the batches be split over the devices.
+
+    Raises:
+        UserError: a tower's settings do not go with its weights, or a batch cannot be split.
+    """
+    if verb in _WITHOUT_TOWERS:
+        return
+    from scalingnote_jax.models.from_teacher import student_config
+    from scalingnote_jax.models.pair import Towers
+    from scalingnote_jax.models.tower import tower_def
+    from scalingnote_jax.train.prepare import check_batch
+
+    stages = config.stages
+    check_batch("train", config.train, mesh)
+    if stages.distills:
+        check_batch("distill", config.distill, mesh)
+    if stages.refines:
+        check_batch("refine", config.refine, mesh)
+    Towers(config.teacher)
+    if stages.distills:
+        student = student_config(config.distill.student, config.teacher.query)
+        tower_def(student, "distill.student")
+
+
+def check_evaluation(config: Config) -> None:
+    """Whether the further collections of the evaluation are there, with judgements.
+
+    Raises:
+        UserError: one is not as it should be.
+    """
+    from scalingnote_jax.evaluate.cross_domain import check_collections
+    from scalingnote_jax.evaluate.disturbances import check_robustness
+
+    check_robustness(config.eval)
+    systems = systems_of(config.stages, config.eval.systems)
+    check_collections(config.eval, config.data, systems)
+
+
+def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
+    """Writes the resolved config into `workdir`; refuses a workdir that belongs to another config.
+    Fields that change no number may differ.
+
+    Raises:
+        UserError: `workdir` holds another config and `overwrite` is not set; the first differing
+            field is named.
+    """
+    path = workdir / CONFIG_FILE
+    if path.is_file() and not overwrite:
+        theirs = field_values(read_workdir_config(workdir))
+        ours = field_values(config)
+        for name in [*ours, *theirs]:
+            if ours.get(name) != theirs.get(name) and not is_neutral(name):
+                raise bad_input(
+                    str(path),
+                    f"this workdir is of another config: {name} is {theirs.get(name)!r} there",
+                    f"{ours.get(name)!r}",
+                    "choose another --workdir, or add --overwrite to redo the steps that change",
+                )
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(to_json(config), indent=1) + "\n")
+    partial.replace(path)

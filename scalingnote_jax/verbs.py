@@ -1,0 +1,123 @@
+"""The verbs that are no step of the method, each from its words to the function that does it.
+
+Nothing heavy is imported before the words are known to be right.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
+
+CONFIG_WORD = "a Python file with get_config(), or a name such as quickstart (see configs/)"
+OVERRIDES = "Any field of the config is overridden as --section.field=value."
+
+
+def search(parser: ArgumentParser, words: list[str]) -> None:
+    """Prints the documents that are nearest to each query."""
+    parser.add_argument("workdir", help="a workdir that `scalingnote run` has finished")
+    parser.add_argument("text", nargs="+", help="one query per argument")
+    parser.add_argument("-k", type=int, default=10, help="documents per query")
+    parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
+    args = parser.parse_args(words)
+    from scalingnote_jax.retrieval.searcher import Searcher
+
+    searcher = Searcher.open(args.workdir, student=args.student)
+    for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
+        print(f"{text}")
+        for rank, hit in enumerate(hits, 1):
+            line = " ".join(hit.text.split())
+            cut = f"{line[:90]}{'…' if len(line) > 90 else ''}"
+            print(f"{rank:>4}. {hit.score:.3f}  {hit.id}  {cut}")
+
+
+def compare(parser: ArgumentParser, words: list[str]) -> None:
+    """Finished workdirs beside each other."""
+    from scalingnote_jax.evaluate.report import compare_table
+
+    compare_table.main(parser, words)
+
+
+def sweep(parser: ArgumentParser, words: list[str]) -> None:
+    """One config with some fields over lists of values."""
+    from scalingnote_jax.sweep import run_sweep
+
+    run_sweep.main(parser, words)
+
+
+def config(parser: ArgumentParser, words: list[str]) -> None:
+    """Prints the fields of a config."""
+    from scalingnote_jax.config import describe
+
+    describe.main(parser, words)
+
+
+def doctor(parser: ArgumentParser, words: list[str]) -> None:
+    """Prints what works on this machine."""
+    parser.parse_args(words)
+    from scalingnote_jax import doctor
+
+    doctor.doctor()
+
+
+def export(parser: ArgumentParser, words: list[str]) -> None:
+    """A trained tower as a folder that other software loads."""
+    parser.add_argument("workdir", help="a workdir in which the tower is trained")
+    parser.add_argument("out", help="the folder to write")
+    formats = ("sentence-transformers", "hf", "stablehlo", "onnx")
+    parser.add_argument("--format", required=True, choices=formats)
+    parser.add_argument("--tower", default="student", choices=("student", "teacher"))
+    parser.add_argument(
+        "--side",
+        choices=("query", "doc", "both"),
+        help="default: the student's query, the teacher's doc; both: queries by the tower, "
+        "documents by the teacher",
+    )
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    args = parser.parse_args(words)
+    from scalingnote_jax.export.export_towers import ExportRequest, export_towers
+    from scalingnote_jax.run import finished_metrics
+    from scalingnote_jax.vectors.pairing import served_config
+    from scalingnote_jax.workflow.workdir import Workdir
+
+    side = args.side or ("query" if args.tower == "student" else "doc")
+    request = ExportRequest(args.format, args.tower, side, args.dtype)
+    workdir = Workdir(args.workdir)
+    metrics = finished_metrics(served_config(workdir), workdir)
+    export_towers(workdir.root, request, Path(args.out), args.overwrite, metrics)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}: expected sizes such as 2048,4096") from None
+
+
+def plan(parser: ArgumentParser, words: list[str]) -> None:
+    """What a training step needs on a TPU slice that is not there."""
+    parser.add_argument("config", help=CONFIG_WORD)
+    parser.add_argument("--topology", required=True, help="one slice, such as v5e:16x16")
+    parser.add_argument("--slices", type=int, default=1, help="slices joined by the DCN")
+    parser.add_argument("--pairs", type=int, default=0, help="training pairs, for hours per epoch")
+    parser.add_argument("--search", action="store_true", help="find the best mesh and remat")
+    parser.add_argument(
+        "--batches", type=_sizes, default=(), help="with --search: batch sizes, as 2048,4096"
+    )
+    parser.add_argument("--compiles", type=int, default=6, help="with --search: at most so many")
+    parser.add_argument("--workdir", help="plan/ is written there (default: runs/NAME)")
+    parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
+    parser.epilog = OVERRIDES
+    args, overrides = parser.parse_known_args(words)
+    from scalingnote_jax.plan.topology import prepare_environment
+
+    prepare_environment()  # before JAX is imported
+    from scalingnote_jax.config.load import load_config
+    from scalingnote_jax.plan.make_plan import Workload
+    from scalingnote_jax.plan.run_plan import PlanRequest, run_plan
+
+    config = load_config(args.config, overrides, smoke=args.smoke)
+    workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
+    given = args.pairs, args.search, args.batches, args.compiles
+    request = PlanRequest(args.topology, args.slices, *given)
+    run_plan(workload, request, Path(args.workdir or Path("runs") / config.name))
