@@ -92,6 +92,7 @@ def with_words(config: Config, workdir: Workdir) -> tuple[TrainState, dict[str, 
     return one_step(change(config, title_prediction="generative", w_title=0.5), workdir)
 
 
+@pytest.mark.slow
 def test_the_contrastive_term_is_the_loss_of_titles_alone(
     config: Config, workdir: Workdir, plain: Any, with_titles: Any
 ) -> None:
@@ -132,6 +133,7 @@ def _initial(stage: Stage) -> dict[str, Any]:
     return state.params | state.frozen
 
 
+@pytest.mark.slow
 def test_the_generative_term_is_the_likelihood_of_the_queries(
     config: Config, workdir: Workdir, plain: Any, with_words: Any
 ) -> None:
@@ -149,6 +151,7 @@ def test_the_generative_term_is_the_likelihood_of_the_queries(
     assert metrics["loss"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["contrastive", "generative"])
 def test_packed_in_chunks_on_a_mesh(
     config: Config, workdir: Workdir, how: str, request: pytest.FixtureRequest
@@ -162,6 +165,7 @@ def test_packed_in_chunks_on_a_mesh(
     same_moments(state, expected)
 
 
+@pytest.mark.slow
 def test_without_weight_the_step_is_the_plain_one(
     config: Config, workdir: Workdir, plain: Any
 ) -> None:
@@ -191,6 +195,7 @@ def test_a_batch_has_titles_only_where_they_are_asked_for(
     assert built(generative, workdir, "one").sampler.batch(0).keys() == before.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["contrastive", "generative"])
 def test_the_term_falls(config: Config, workdir: Workdir, how: str) -> None:
     stage = built(change(config, title_prediction=how, w_title=0.5), workdir, "one")

@@ -165,6 +165,7 @@ def first_error(config: Config, trained: Path) -> float:
     return 1 - float((unit_rows(np.asarray(raw)) * unit_rows(batch["teacher_raw"])).sum(-1).mean())
 
 
+@pytest.mark.slow
 def test_how_far_from_the_teacher_each_student_starts(
     tiny_config: Path, pruned_config: Path, trained: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_how_far_from_the_teacher_each_student_starts(
     assert first_error(fitted, trained) < 0.7 * far
 
 
+@pytest.mark.slow
 def test_it_is_used_without_the_teacher(pruned_config: Path, trained: Path) -> None:
     words = ["--distill.student.num_layers=1", "--distill.student.freeze=embedding"]
     workdir = trained.parent / "again"

@@ -57,6 +57,7 @@ def trained(tower: TowerDef, seed: int = 0) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(move, tower.pretrained_params(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_new_adapters_change_nothing(shape: Any) -> None:
     plain, adapted = define(shape, projection=8), define(shape, projection=8, lora=LORA)
@@ -96,6 +97,7 @@ def test_merged_weights_give_the_same_vectors(shape: Any) -> None:
     np.testing.assert_allclose(merged["body"]["layers"]["o"][1], o, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_step_is_the_step_of_the_merged_weights() -> None:
     """d loss / dA = s · dW Bᵀ and d loss / dB = s · Aᵀ dW, where dW is of the merged weight."""
     adapted = define(lora=LORA)
@@ -188,6 +190,7 @@ def memory_of_a_step(lora: LoraConfig, remat: Any = "full") -> tuple[int, int, i
     return body, moments, compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_a_frozen_body_costs_no_gradient_and_no_moments() -> None:
     body, moments, temporaries = memory_of_a_step(LoraConfig())
     assert moments > 2 * body  # both moments of Adam

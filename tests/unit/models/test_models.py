@@ -201,6 +201,7 @@ def test_normalise_numbers() -> None:
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_change_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, mask = random_texts()
 

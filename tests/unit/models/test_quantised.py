@@ -150,6 +150,7 @@ def test_bytes_of_a_tower(form: Any, per_weight: float) -> None:
     assert compiled.argument_size_in_bytes == size[q]
 
 
+@pytest.mark.slow
 def test_from_the_disk_to_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts of a mesh are those of the whole, and at no time is more than a layer in floats."""
     e, f, h, k = 128, 192, 4, 32
@@ -192,6 +193,7 @@ def test_from_the_disk_to_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert largest[0] == e * f
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_vectors_are_close_to_those_of_the_float32_tower(shape: Any) -> None:
     plain = tower_def(TowerConfig("random", shape=shape))
@@ -207,6 +209,7 @@ def test_vectors_are_close_to_those_of_the_float32_tower(shape: Any) -> None:
         assert np.min(cosines(out, wanted)) < 1 - 1e-6  # codes, and not the weights themselves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 @pytest.mark.parametrize("form", FORMS)
 def test_merged_weights_give_the_same_vectors(shape: Any, form: Form) -> None:
@@ -223,6 +226,7 @@ def test_merged_weights_give_the_same_vectors(shape: Any, form: Form) -> None:
     assert (plain, merged) == plain.merged(merged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_gradients_are_those_of_the_dequantised_base(form: Form, remat: Any) -> None:
@@ -245,6 +249,7 @@ def test_gradients_are_those_of_the_dequantised_base(form: Form, remat: Any) -> 
         np.testing.assert_allclose(x, wanted[path], atol=1e-5 * max(1, np.abs(x).max()))
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss() -> None:
     """Adapters on the codes learn to give the vectors of the tower before it was quantised."""
     tower, plain = define("nf4", rank=8), tower_def(TowerConfig("random", shape=DECODER))
@@ -271,6 +276,7 @@ def test_a_few_steps_lower_the_loss() -> None:
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_no_gradient_of_the_base_and_one_layer_whole(remat: str) -> None:
     """Against adapters on a float32 base, which has no gradients either (test_lora): what a step

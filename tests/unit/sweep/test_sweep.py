@@ -141,6 +141,7 @@ def run(path: Path, workdir: Path, start: Start) -> None:
     command.main(argparse.ArgumentParser(), [str(path), f"--workdir={workdir}"], start)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_shown_and_the_others_are_done(swept: Path) -> None:
     found = json.loads((swept / "w" / "sweep.json").read_text())
     status = {cell["name"]: (cell["status"], cell["error"]) for cell in found["cells"]}
@@ -155,6 +156,7 @@ def test_a_failed_cell_is_shown_and_the_others_are_done(swept: Path) -> None:
     assert not any(word in page for word in ("<link", "<img", "src=", "@import"))
 
 
+@pytest.mark.slow
 def test_equal_steps_are_shared(swept: Path) -> None:
     cells = swept / "w" / "cells"
     a, b = (cells / f"{name},seed=1" for name in ("base", "distill.batch_size=16"))
@@ -163,6 +165,7 @@ def test_equal_steps_are_shared(swept: Path) -> None:
     assert not (a / "student" / "done.json").samefile(b / "student" / "done.json")
 
 
+@pytest.mark.slow
 def test_points_are_what_the_evaluations_say(swept: Path) -> None:
     found = json.loads((swept / "w" / "sweep.json").read_text())
     points = {(p["value"], p["system"], p["metric"]): p for p in found["points"]}
@@ -185,6 +188,7 @@ def test_a_point_of_several_runs() -> None:
     assert mean_of([*runs, {"a": 0.2}], seed=0)["interval"] is None  # other queries
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(swept: Path, tiny_config: Path) -> None:
     """What is done is not started again; what failed is, and so is a cell whose end is missing."""
     started: list[str] = []

@@ -115,6 +115,7 @@ def twin(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_without_stage_2(twin: Path) -> None:
     metrics = json.loads((twin / "eval" / "metrics.json").read_text())
     rows = {(row["system"], row["search"]) for row in metrics["rows"]}
@@ -129,6 +130,7 @@ def test_a_run_without_stage_2(twin: Path) -> None:
     assert "twinbert" in (twin / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_its_query_tower_is_what_answers(
     twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_its_query_tower_is_what_answers(
     assert "teacher query" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_steps_that_it_does_not_have(
     twin: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +172,7 @@ def first_cosine(config: Config, workdir: Workdir) -> float:
     return float((query * doc).sum(axis=1).mean())
 
 
+@pytest.mark.slow
 def test_towers_of_two_depths_start_near_each_other(twin: Path, tiny_config: Path) -> None:
     config = load_config(tiny_config)
     plain = replace(config, teacher=replace(config.teacher, query=config.distill.student))

@@ -56,6 +56,7 @@ def stranger(finished: Path, tiny_config: Path, tmp_path_factory: pytest.TempPat
     return workdir
 
 
+@pytest.mark.slow
 def test_the_checkpoint_names_its_teacher_and_its_tower(finished: Path, narrow: Path) -> None:
     own, other = (Student.read(workdir / "student", "distill") for workdir in (finished, narrow))
     assert own.teacher == other.teacher == output_of(finished / "teacher", "train")
@@ -63,6 +64,7 @@ def test_the_checkpoint_names_its_teacher_and_its_tower(finished: Path, narrow: 
     assert (other.tower.shape.hidden_size, other.tower.shape.num_layers) == (16, 2)
 
 
+@pytest.mark.slow
 def test_two_students_share_an_index(
     finished: Path, narrow: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +82,7 @@ def test_two_students_share_an_index(
     assert hashes(finished / "index") == before
 
 
+@pytest.mark.slow
 def test_a_student_is_copied_into_another_workdir(
     finished: Path, narrow: Path, narrow_config: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_workdir_that_only_answers_needs_no_teacher(finished: Path, tmp_path: 
     assert found == scalingnote_jax.Searcher.open(finished).search(TEXTS)
 
 
+@pytest.mark.slow
 def test_a_student_of_another_teacher_is_refused(
     finished: Path,
     stranger: Path,
