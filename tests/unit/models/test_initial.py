@@ -105,6 +105,7 @@ def test_first_and_ends() -> None:
     assert chosen_layers("teacher:ends", 12, 12) == list(range(12))
 
 
+@pytest.mark.slow
 def test_random_weights_are_the_same_wherever_they_are_drawn() -> None:
     tower, mesh = tower_def(TEACHER), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     shapes, axes = map(flatten, tower.abstract())

@@ -81,6 +81,7 @@ def test_new_adapters_change_nothing(shape: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_merged_weights_give_the_same_vectors(shape: Any) -> None:
     adapted = define(shape, lora=LORA)
@@ -120,6 +121,7 @@ def test_one_step_is_the_step_of_the_merged_weights() -> None:
     np.testing.assert_allclose(given["q"]["b"][0], db, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_trained_and_how_it_is_stored() -> None:
     lora = replace(LORA, modules=("layers/[qv]$",), base_dtype="bfloat16")
     tower = define(projection=8, lora=lora)

@@ -309,6 +309,7 @@ def test_a_checkpoint_and_another_mesh(form: Form, tmp_path: Path) -> None:
         np.testing.assert_array_equal(restored[path], x)
 
 
+@pytest.mark.slow
 def test_a_student_takes_the_layers_of_a_quantised_teacher() -> None:
     teacher = define("nf4")
     cfg = TowerConfig("teacher:first", shape=DECODER, lora=LoraConfig(1, base_dtype="int8"))
