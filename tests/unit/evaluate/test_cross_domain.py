@@ -16,7 +16,7 @@ from scalingnote_jax.config import Config, DataConfig, EvalConfig
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.compare import compare
 from scalingnote_jax.evaluate.cross_domain import Outcome, check_collections, folders, lines, matrix
-from scalingnote_jax.run import check as check_run
+from scalingnote_jax.startup import check_evaluation as check_run
 from scalingnote_jax.systems import systems_of
 from tests.conftest import make_beir
 
