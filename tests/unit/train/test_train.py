@@ -21,7 +21,7 @@ from scalingnote_jax.train.loop import Stage, fit, read_metrics
 from scalingnote_jax.train.optim import learning_rate
 from scalingnote_jax.train.prepare import Prepared, Schedule
 from scalingnote_jax.train.state import TrainState, split_frozen
-from scalingnote_jax.train.step import _update
+from scalingnote_jax.train.step import update
 
 STEPS = 12
 AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
@@ -49,7 +49,7 @@ def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
         loss = jnp.square(error).mean() + jnp.where(state.step == poison_at, jnp.nan, 0.0)
         return loss, {"loss": (loss * 8, jnp.float32(8))}
 
-    return _update(state, loss_fn, batch, tx, rows, parts=1)
+    return update(state, loss_fn, batch, tx, rows, parts=1)
 
 
 def make_stage(
