@@ -108,7 +108,7 @@ class TrainConfig:
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
-    max_logit_scale: Positive = 100.0  # cap on 1 / temperature while it is learned
+    max_logit_scale: Positive = 100.0  # 1 / temperature is taken back to it while it is learned
     # A document whose cosine with the query is above the positive's by more than this is taken for
     # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
     false_negative_margin: CosineDifference | None = None

@@ -5,7 +5,7 @@ the same with other towers. The step first, then what it needs: batches, towers,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.losses.contrastive import logit_scale
+from scalingnote_jax.losses.contrastive import capped
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
     check_title_prediction,
@@ -58,8 +58,8 @@ def contrastive_step(
     """One step of stage 1.
 
     Args:
-        state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [] where the
-            temperature is learned.
+        state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [], frozen if the
+            temperature is not learned.
         batch: query_tokens, query_mask [B, Lq]; query_ids [B]; doc_ids [B, G]; positive_ids [B, P];
             and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
             [R, Ld] and doc_slots [B, G] (see `data/packing.py`). To predict queries from titles,
@@ -82,7 +82,7 @@ def contrastive_step(
         )
         doc_params = side_params(params, "doc")
         doc_raw, title_raw = _encode_documents(doc_tower, doc_params, batch, rows, cfg)
-        scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
+        scale = jnp.exp(params[LOG_SCALE])
         loss = matryoshka(unit_loss(cfg, batch, scale, rows), cfg.matryoshka)
         total, counts = loss(query_raw, doc_raw)
         count = jnp.float32(query_raw.shape[0])
@@ -107,7 +107,11 @@ def contrastive_step(
     shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
     for i, (side, tower) in enumerate((("query", query_tower), ("doc", doc_tower))):
         batch = batch | dropout_keys(f"{side}_keys", tower, (seed, i), state.step, shape[i])
-    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    state, metrics = update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    if LOG_SCALE in state.params:  # a fixed temperature is what the config says
+        log_scale = capped(state.params[LOG_SCALE], cfg.max_logit_scale)
+        state = replace(state, params=state.params | {LOG_SCALE: log_scale})
+    return state, metrics
 
 
 def _encode_documents(

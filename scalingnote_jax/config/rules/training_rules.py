@@ -65,7 +65,7 @@ def _check_train(config: Config) -> None:
         raise bad_input(
             "--train.temperature",
             f"{given} {cfg.max_logit_scale:g}",
-            f"at least {1 / cfg.max_logit_scale:g}: beyond the cap it has no gradient",
+            f"at least {1 / cfg.max_logit_scale:g}, the cap",
             "raise one of them, or set --train.learn_temperature=false",
         )
     if cfg.fit_query_projection and (teacher.share or not teacher.query.projection):
