@@ -93,7 +93,7 @@ STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode
 
 
 @step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES),
+    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
     output=weights_hash, resumes=True,
 )  # fmt: skip
 def refine(made: Made, settings: Settings, place: Place) -> None:
@@ -101,7 +101,8 @@ def refine(made: Made, settings: Settings, place: Place) -> None:
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
     negatives = stage3.Rules(settings.mine, settings.eval.exact)
     collection, sizes = Collection.open(made.data.folder), settings.distill.matryoshka
-    given = settings.refine, lesson, sizes, negatives, collection
+    members = Members.of(settings.data, collection)
+    given = settings.refine, lesson, sizes, negatives, collection, members
     stage3.refine(*given, made.encode.folder, place)
 
 

@@ -94,7 +94,7 @@ def check_documents(cfg: DistillConfig, documents: int, parts: int) -> None:
 
     Args:
         documents: that the corpus has.
-        parts: of a batch, on devices and one after the other.
+        parts: that a batch has on the devices.
     """
     if not 1 <= cfg.top_documents <= documents:
         given, expected = str(cfg.top_documents), f"1 to {documents}, the documents that there are"
@@ -102,7 +102,7 @@ def check_documents(cfg: DistillConfig, documents: int, parts: int) -> None:
     if cfg.sample_documents < 1 or cfg.sample_documents % parts:
         raise bad_input(
             "--distill.sample_documents",
-            f"{cfg.sample_documents} over {parts} parts of a batch",
+            f"{cfg.sample_documents} over {parts} devices of the slice, data and fsdp axes",
             f"a multiple of {parts}",
             f"set it to {max(1, -(-cfg.sample_documents // parts)) * parts}",
         )
@@ -176,7 +176,7 @@ def candidates_for(
         queries: the teacher's raw vectors, of which the first `count` are learned.
         folder: where the best documents are kept.
     """
-    check_documents(cfg, len(store), mesh_lib.batch_shards(mesh) * cfg.accumulate)
+    check_documents(cfg, len(store), mesh_lib.batch_shards(mesh))
     best = best_documents(queries, count, store, cfg.top_documents, folder, mesh)
     part = mesh_lib.batch_part(mesh)
     return Candidates(store, collection, best, cfg.sample_documents, seed, *part)

@@ -21,6 +21,7 @@ from jax.sharding import Sharding
 
 from scalingnote_jax.config import ExactConfig, MineConfig, RefineConfig
 from scalingnote_jax.data.dataset import Collection
+from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.negatives import choose, rule_values
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
 from scalingnote_jax.data.relevance import Relevance
@@ -148,6 +149,7 @@ def hard_negatives(
         "documents": documents.fingerprint,
         "rules": content_hash([rule_values(mining), seed, exact.storage, exact.recall_target]),
         "judgements": collection.fingerprint,
+        "collections": relevance.spans(),
     }
     folder = place.workdir.embeddings("teacher", "refine-negatives")
     found = stored_values(folder, made_from, make)
@@ -258,32 +260,26 @@ def _distilled(lesson: Lesson, place: Place) -> Flat:
     return flatten({"student": encoder.params})
 
 
-def refine(
+def refine_sampler(
     cfg: RefineConfig,
     lesson: Lesson,
-    matryoshka_sizes: tuple[int, ...],
     rules: Rules,
     collection: Collection,
+    members: Members | None,
     documents: Path,
     place: Place,
-) -> TrainState:
-    """Runs stage 3 to its end, from the newest checkpoint if there is one.
-
-    Args:
-        lesson: as of stage 2.
-        matryoshka_sizes: stage 2's.
-        rules: how hard negatives are found.
-        documents: the folder of the teacher's document vectors.
+) -> RefineSampler:
+    """Batches of stage 3; the arguments are those of `refine`. The teacher's vectors of the queries
+    and the hard negatives are made where they are not there yet.
     """
-    check_batch("refine", cfg, place.mesh)
     store, student = open_share(documents), lesson.student
-    relevance = Relevance(collection, "train")
+    relevance = Relevance(collection, "train", members)
     every = [q.text for q in collection.queries]
     texts = [every[row] for row in relevance.query_rows]
     cached = "refine", "float32", lesson.encode, place
     queries = text_vectors(lesson.teacher, texts, *cached)
     given = collection, relevance, queries, store, place
-    sampler = RefineSampler(
+    return RefineSampler(
         collection,
         relevance,
         student_tokens(texts, student, place.workdir.tokens),
@@ -295,4 +291,27 @@ def refine(
         lesson.seed,
         *mesh_lib.batch_part(place.mesh),
     )
+
+
+def refine(
+    cfg: RefineConfig,
+    lesson: Lesson,
+    matryoshka_sizes: tuple[int, ...],
+    rules: Rules,
+    collection: Collection,
+    members: Members | None,
+    documents: Path,
+    place: Place,
+) -> TrainState:
+    """Runs stage 3 to its end, from the newest checkpoint if there is one.
+
+    Args:
+        lesson: as of stage 2.
+        matryoshka_sizes: stage 2's.
+        rules: how hard negatives are found.
+        members: of a mixture, so that negatives are of the query's own collection.
+        documents: the folder of the teacher's document vectors.
+    """
+    check_batch("refine", cfg, place.mesh)
+    sampler = refine_sampler(cfg, lesson, rules, collection, members, documents, place)
     return fit(build(cfg, lesson, sampler, matryoshka_sizes, place))

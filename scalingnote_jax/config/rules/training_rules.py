@@ -178,14 +178,6 @@ def _check_distill(config: Config) -> None:
         fix, given = "set --distill.student.projection to the teacher's D", "true for a student"
         where = "--distill.fit_projection"
         raise bad_input(where, f"{given} without a projection", "a projection", fix)
-    compares_scores = cfg.w_kl or cfg.w_margin or cfg.w_rank
-    if compares_scores and cfg.sample_documents % cfg.accumulate:
-        raise bad_input(
-            "--distill.sample_documents",
-            f"{cfg.sample_documents} over {cfg.accumulate} parts of a batch",
-            f"a multiple of {cfg.accumulate}",
-            f"set it to {-(-cfg.sample_documents // cfg.accumulate) * cfg.accumulate}",
-        )
 
 
 def _check_refine(config: Config) -> None:
