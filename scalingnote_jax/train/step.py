@@ -68,7 +68,8 @@ def update(
         parts: of the batch, whose mean gradient is taken.
         shared: as for `accumulated_grad`.
     """
-    grads, metrics = accumulated_grad(loss_fn, state.params, batch, rows, parts=parts, shared=shared)
+    given = loss_fn, state.params, batch, rows
+    grads, metrics = accumulated_grad(*given, parts=parts, shared=shared)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))

@@ -31,9 +31,8 @@ from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import UserError
 
 NAN, INF = math.nan, math.inf
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("[!_s]*.py")) + sorted(
-    (Path(__file__).parents[3] / "configs").glob("s[!w]*.py")
-)
+FOLDER = Path(__file__).parents[3] / "configs"
+CONFIGS = sorted(p for p in FOLDER.glob("*.py") if "def get_config(" in p.read_text())
 
 TOWER = TowerConfig("random", tokenizer="bytes", projection=16)
 # One of each shape, so that every field of every shape is there

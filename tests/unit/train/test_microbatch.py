@@ -17,8 +17,8 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.train.microbatch import accumulated_grad
-from scalingnote_jax.train.state import make_state
 from scalingnote_jax.train.stage2 import distill_step
+from scalingnote_jax.train.state import make_state
 
 ROWS, DIM, BEST = 8, 16, 3
 

@@ -1,4 +1,4 @@
-"""The temperature in steps of stage 1: held at its cap, let go again, not touched if it is fixed."""
+"""The temperature in steps of stage 1: held at its cap, let go again, untouched if it is fixed."""
 
 from __future__ import annotations
 
