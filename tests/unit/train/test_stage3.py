@@ -26,8 +26,9 @@ from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.contrastive import contrastive_loss
 from scalingnote_jax.run import tasks_of
 from scalingnote_jax.systems import systems_of
+from scalingnote_jax.train.candidates import Rules
 from scalingnote_jax.train.loop import read_metrics
-from scalingnote_jax.train.stage3 import RefineSampler, Rules, refine_loss, refine_sampler
+from scalingnote_jax.train.stage3 import RefineSampler, refine_loss, refine_sampler
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.engine import Place
@@ -96,12 +97,9 @@ def test_negatives_are_of_the_querys_own_collection(workdir: Path, config: Confi
     """Both hard and random ones: too few of the teacher's best are left in half of the corpus."""
     collection = Collection.open(Workdir(workdir).data)
     half = collection.doc_ids.index("d15-0")
-    of_query = np.array(
-        [int(query_id[1:].split("-")[0]) >= 15 for query_id in collection.query_ids]
-    )
-    members = Members(
-        ("a", "b"), of_query.astype(int), np.array([0, half, len(collection.doc_ids)])
-    )
+    topics = np.array([int(query_id[1:].split("-")[0]) for query_id in collection.query_ids])
+    starts = np.array([0, half, len(collection.doc_ids)])
+    members = Members(("a", "b"), (topics >= 15).astype(int), starts)
     one = replace(config, mine=replace(config.mine, negatives=1, last_rank=1))
     made = sampler(one, workdir, members)
     seen = np.zeros(2, int)
