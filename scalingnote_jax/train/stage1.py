@@ -135,7 +135,7 @@ def _encode_documents(
         keys,
         rows,
         chunks=cfg.encode_chunks,
-        texts_per_row=texts_per_row(tower.cfg.text) if packed else 0,
+        texts_per_row=texts_per_row(tower.cfg.text.max_tokens) if packed else 0,
         beginnings=beginnings,
     )  # [B·G, D] or [R, S, D]; with beginnings, [B·G, 2, D] or [R, S, 2, D]
     if packed:
