@@ -9,8 +9,6 @@ under `jax.jit` the arrays are global. The same loss without its B × N scores: 
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -112,12 +110,3 @@ def _softmax_loss(
     """
     masked = jnp.where(negatives, scores, NEG_INF)
     return jnp.logaddexp(positive, jax.nn.logsumexp(masked, axis=-1)) - positive, masked.max(-1)
-
-
-def capped(log_scale: jax.Array, max_scale: float) -> jax.Array:
-    """The learned logarithm of 1 / temperature after a step, taken back to the cap if it went
-    beyond: without a cap large batches push it up until training diverges.
-
-    A cap inside the loss would have no gradient there, and so would never be left again.
-    """
-    return jnp.minimum(log_scale, math.log(max_scale))

@@ -22,7 +22,6 @@ from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.losses.contrastive import capped
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
     check_title_prediction,
@@ -31,7 +30,7 @@ from scalingnote_jax.losses.query_prediction import (
 )
 from scalingnote_jax.models.chunks import encode_in_chunks
 from scalingnote_jax.models.layers.params import Flat, nest
-from scalingnote_jax.models.pair import LOG_SCALE, Towers, side_params
+from scalingnote_jax.models.pair import LOG_SCALE, Towers, capped, side_params
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import say
@@ -42,6 +41,9 @@ from scalingnote_jax.train.start import query_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
 from scalingnote_jax.workflow.engine import Place
+
+# Of the queries, of the documents, and of the documents' tower as it predicts the queries
+DROPOUT_KEYS = ("query_keys", "doc_keys", "predicted_keys")
 
 
 def contrastive_step(
@@ -95,23 +97,20 @@ def contrastive_step(
             metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)
         elif cfg.title_prediction == "generative":
             pairs = doc_raw[:, 0], batch["query_tokens"], batch["query_mask"]
-            predicted = generative_loss(
-                doc_tower, doc_params, *pairs, rows, chunks=cfg.encode_chunks
-            )
+            given = {"chunks": cfg.encode_chunks, "keys": batch.get("predicted_keys")}
+            predicted = generative_loss(doc_tower, doc_params, *pairs, rows, **given)
             metrics["title_loss"] = (predicted, count)
         if "title_loss" in metrics:
             total += cfg.w_title * metrics["title_loss"][0]
         metrics["loss"] = (total, count)
         return total / count, metrics
 
-    shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
-    for i, (side, tower) in enumerate((("query", query_tower), ("doc", doc_tower))):
-        batch = batch | dropout_keys(f"{side}_keys", tower, (seed, i), state.step, shape[i])
+    size, documents = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
+    drops = ((query_tower, size), (doc_tower, documents), (doc_tower, size))
+    for i, (name, (tower, shape)) in enumerate(zip(DROPOUT_KEYS, drops, strict=True)):
+        batch = batch | dropout_keys(name, tower, (seed, i), state.step, shape)
     state, metrics = update(state, loss_fn, batch, tx, rows, cfg.accumulate)
-    if LOG_SCALE in state.params:  # a fixed temperature is what the config says
-        log_scale = capped(state.params[LOG_SCALE], cfg.max_logit_scale)
-        state = replace(state, params=state.params | {LOG_SCALE: log_scale})
-    return state, metrics
+    return replace(state, params=capped(state.params, cfg.max_logit_scale)), metrics
 
 
 def _encode_documents(

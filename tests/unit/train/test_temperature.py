@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from scalingnote_jax.config import (
     replace,
 )
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.models.pair import LOG_SCALE
+from scalingnote_jax.models.pair import LOG_SCALE, capped
 from scalingnote_jax.train.stage1 import program
 
 # Token vectors looked up: a query of a word meets a document of the same word at a cosine of 1
@@ -72,3 +73,10 @@ def test_a_fixed_scale_has_no_cap() -> None:
     assert scales(cfg, TowersConfig(TOWER, TOWER), [EASY, WRONG]) == pytest.approx(
         [200.0, 200.0], rel=1e-5
     )
+
+
+def test_the_cap_by_hand() -> None:
+    below, other = {LOG_SCALE: jnp.log(20.0), "w": jnp.ones(2)}, {"w": jnp.ones(2)}
+    assert capped(below, 100.0)[LOG_SCALE] == below[LOG_SCALE]
+    assert jnp.exp(capped({LOG_SCALE: jnp.log(1e6)}, 100.0)[LOG_SCALE]) == pytest.approx(100.0)
+    assert capped(other, 100.0) is other
