@@ -16,7 +16,7 @@ from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
 from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
-from scalingnote_jax.train import stage1, stage2, stage3
+from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
 from scalingnote_jax.vectors.trained import RunTowers, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
@@ -93,15 +93,16 @@ STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode
 
 
 @step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES),
+    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
     output=weights_hash, resumes=True,
 )  # fmt: skip
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
-    negatives = stage3.Rules(settings.mine, settings.eval.exact)
+    negatives = candidates.Rules(settings.mine, settings.eval.exact)
     collection, sizes = Collection.open(made.data.folder), settings.distill.matryoshka
-    given = settings.refine, lesson, sizes, negatives, collection
+    members = Members.of(settings.data, collection)
+    given = settings.refine, lesson, sizes, negatives, collection, members
     stage3.refine(*given, made.encode.folder, place)
 
 

@@ -108,7 +108,7 @@ class TrainConfig:
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
-    max_logit_scale: Positive = 100.0  # cap on 1 / temperature while it is learned
+    max_logit_scale: Positive = 100.0  # 1 / temperature is taken back to it while it is learned
     # A document whose cosine with the query is above the positive's by more than this is taken for
     # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
     false_negative_margin: CosineDifference | None = None
@@ -210,7 +210,8 @@ class DistillConfig:
     sample_documents: Count = 256
     # Lengths, rising to D, that the student's vectors may be cut to; (): D alone
     matryoshka: tuple[Count, ...] = ()
-    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Mean gradient of this many parts of the batch, one after the other: that of the whole batch
+    accumulate: Count = 1
     # Batches whose rows are sorted by length among each other, so that padding is small
     bucket_window: Count = 16
     # This many dev queries, or else texts that `max_queries` left out, are only watched: how near
@@ -236,7 +237,8 @@ class RefineConfig:
     temperature: Positive = 0.05  # scores are divided by it; it is not learned
     false_negative_margin: CosineDifference | None = None  # as in `train`
     w_align: Weight = 1.0  # weight of 1 - cosine with the teacher's vector of the query
-    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Mean gradient of this many parts of the batch; each part has only its own negatives
+    accumulate: Count = 1
     # Batches whose rows are sorted by length among each other, so that padding is small
     bucket_window: Count = 16
     # The optimizer of stage 3: about a third of stage 2's learning rate (docs/distillation.md)
