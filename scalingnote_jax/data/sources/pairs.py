@@ -124,14 +124,13 @@ class PairSource:
     def _negatives(self, where: str, row: dict[str, Any]) -> list[str]:
         found: list[str] = []
         for name in negative_names(self._cfg, row):
-            value = field_of(where, row, name)
-            if value is not None:  # tables have it where a row has fewer than others
-                found += self._texts(where, name, value)
+            found += self._texts(where, name, field_of(where, row, name))
         return found
 
     def _texts(self, where: str, field: str, value: Any) -> list[str]:
         values = value if isinstance(value, list) else [value]
-        return [self._text(where, field, text) for text in values]
+        # Tables have null where a row has fewer than others
+        return [self._text(where, field, text) for text in values if text is not None]
 
     def _text(self, where: str, field: str, value: Any) -> str:
         text = checked_text(where, field, value, self._cfg.max_text_bytes)

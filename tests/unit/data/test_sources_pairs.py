@@ -203,7 +203,8 @@ BAD_ROWS = {
         {"query": "x", "positive": [{"text": "y"}]},
         "the field 'positive' is of type dict",
     ),
-    "null": ({"query": None, "positive": "y"}, "the field 'query' is of type NoneType"),
+    "null": ({"query": None, "positive": "y"}, "'query' is empty"),
+    "no positive but null": ({"query": "x", "positive": [None]}, "no text in 'positive'"),
     "an empty query": ({"query": " ", "positive": "y"}, "'query' is empty"),
     "an empty negative": ({"query": "x", "positive": "y", "negative": ""}, "'negative' is empty"),
     "positive and negative": (
@@ -260,9 +261,7 @@ def test_bad_parquet_columns(tmp_path: Path) -> None:
     good = ["x", "y"]
     missing = "rows.parquet: no field 'positive' (fields: 'query', 'text')"
     assert missing in said(query=good, text=good)
-    assert "rows.parquet:2: the field 'query' is of type NoneType" in said(
-        query=["x", None], positive=good
-    )
+    assert "rows.parquet:2: 'query' is empty" in said(query=["x", None], positive=good)
     assert "rows.parquet:1: the field 'query' is of type int" in said(query=[1, 2], positive=good)
     latin1 = pa.array([b"x", b"\xe9"]).view(pa.string())
     assert "rows.parquet:2: a text that is not UTF-8" in said(query=latin1, positive=good)
