@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLITS, Document, Qrels, Query
 from scalingnote_jax.data.sources.columns import read_judgements
-from scalingnote_jax.data.sources.jsonl import read_objects
-from scalingnote_jax.data.sources.lines import checked_folder, needed_file
+from scalingnote_jax.data.sources.lines import checked_folder, needed_file, read_objects
 from scalingnote_jax.data.sources.records import (
     Ids,
     Judgement,
