@@ -11,7 +11,7 @@ import itertools
 import math
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,14 @@ def make_index(vectors: Path, cfg: IndexConfig, place: Place, queries: TuningQue
     found = queries.vectors(cfg.tuning_queries, place.mesh) if needed else None
     if mesh_lib.first_process():
         build_index(store, cfg, place.folder, found)
+
+
+def library(settings: Any) -> str:
+    """What an index is made with: one of another version of ScaNN is not read."""
+    try:
+        return version("scann")
+    except PackageNotFoundError:
+        return ""
 
 
 def content(folder: Path) -> str:
