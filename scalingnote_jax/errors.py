@@ -8,12 +8,25 @@ internal invariants: those are assertions.
 
 from __future__ import annotations
 
+import re
+
+# Control characters but newline and tab, what turns the direction of text, half surrogates
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message is a single line."""
+    """A mistake that the user can correct. The message is a single printable line."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
+
+
+def printable(text: str) -> str:
+    """The text with every character written as its escape that would move a terminal's cursor,
+    change its colours or title, turn the direction of what is read, or cannot be encoded. Whatever
+    comes from files or arguments passes through here before it is shown.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def bad_input(where: str, given: str, expected: str, fix: str) -> UserError:

@@ -18,16 +18,18 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("text", nargs="+", help="one query per argument")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
+    parser.add_argument("--collection", help="of a mixture with prompts: which the queries are for")
     args = parser.parse_args(words)
+    from scalingnote_jax.errors import printable
     from scalingnote_jax.retrieval.searcher import Searcher
 
     searcher = Searcher.open(args.workdir, student=args.student)
-    for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
-        print(f"{text}")
+    found = searcher.search(args.text, args.k, args.collection)
+    for text, hits in zip(args.text, found, strict=True):
+        print(printable(text))
         for rank, hit in enumerate(hits, 1):
-            line = " ".join(hit.text.split())
-            cut = f"{line[:90]}{'…' if len(line) > 90 else ''}"
-            print(f"{rank:>4}. {hit.score:.3f}  {hit.id}  {cut}")
+            cut = f"{hit.line[:90]}{'…' if len(hit.line) > 90 else ''}"
+            print(f"{rank:>4}. {hit.score:.3f}  {printable(hit.id)}  {cut}")
 
 
 def compare(parser: ArgumentParser, words: list[str]) -> None:

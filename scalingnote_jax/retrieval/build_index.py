@@ -2,7 +2,8 @@
 
 With a target the index is built in a few variants (`tuning.VARIANTS`); each is searched as it will
 be served, from disk, for ten documents and for as many as the evaluation asks for. The fastest that
-finds enough of both is kept, with the whole curve in its manifest. Searching is in `scann_index.py`.
+finds enough of both is kept, with the whole curve in its manifest. Searching is in
+`scann_index.py`.
 """
 
 from __future__ import annotations

@@ -59,6 +59,11 @@ class ScannIndex:
         return max(k, candidates), near.get("leaves_searched")
 
     @property
+    def kind(self) -> str:
+        """ "brute_force", "ah" or "tree_ah"."""
+        return str(self.manifest["settings"]["kind"])
+
+    @property
     def sizes(self) -> list[int]:
         """Rows of each part."""
         return [part.size() for part in self.parts]
@@ -169,7 +174,9 @@ def index_facts(dir: str | Path) -> dict[str, Any]:
     """
     manifest = read_manifest(Path(dir), "index", REBUILD)
     names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
-    return {name: manifest[name] for name in (*names, "target_recall", "depths") if name in manifest}
+    return {
+        name: manifest[name] for name in (*names, "target_recall", "depths") if name in manifest
+    }
 
 
 def _merge(

@@ -1,9 +1,10 @@
 """The fastest setting of an index that finds enough: recall@k against exact search, and queries per
 second, over a grid of settings, for each k that matters.
 
-A deeper search needs more leaves and more candidates, so each k is tuned by itself. Two settings are chosen at each search (for ScaNN the leaves searched and the candidates scored
-again), so one build serves for all their values; others need a build each (`VARIANTS`). Not for
-what a user will see: that is what the evaluation measures, on other queries.
+A deeper search needs more leaves and more candidates, so each k is tuned by itself. Two settings
+are chosen at each search (for ScaNN the leaves searched and the candidates scored again), so one
+build serves for all their values; others need a build each (`VARIANTS`). Not for what a user will
+see: that is what the evaluation measures, on other queries.
 """
 
 from __future__ import annotations
