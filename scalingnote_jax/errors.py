@@ -8,10 +8,7 @@ internal invariants: those are assertions.
 
 from __future__ import annotations
 
-import re
-
-# Control characters but newline and tab, what turns the direction of text, half surrogates
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from scalingnote_jax.screen import printable
 
 
 class UserError(Exception):
@@ -19,14 +16,6 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(printable(" ".join(message.split())))
-
-
-def printable(text: str) -> str:
-    """The text with every character written as its escape that would move a terminal's cursor,
-    change its colours or title, turn the direction of what is read, or cannot be encoded. Whatever
-    comes from files or arguments passes through here before it is shown.
-    """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def bad_input(where: str, given: str, expected: str, fix: str) -> UserError:

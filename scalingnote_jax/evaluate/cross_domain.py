@@ -22,7 +22,7 @@ from scalingnote_jax.data.sources import Qrels, Query, Source, open_source
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.evaluate import statistics
-from scalingnote_jax.evaluate.metrics import evaluate_run
+from scalingnote_jax.evaluate.metrics import evaluate_run, without_own
 from scalingnote_jax.evaluate.rows import Row, Run, as_run
 from scalingnote_jax.evaluate.subject import Subject, dataset_name
 from scalingnote_jax.evaluate.write import PerQuery
@@ -65,7 +65,7 @@ class _Other:
     queries: list[Query]
 
     def depth(self, cfg: EvalConfig) -> int:
-        return min(cfg.depth, len(self.collection.doc_ids))
+        return min(cfg.depth + cfg.leave_out_own_id, len(self.collection.doc_ids))
 
 
 def check_collections(cfg: EvalConfig, data: DataConfig, systems: Sequence[System]) -> None:
@@ -161,14 +161,17 @@ def cross_domain(
     tested = [Outcome(other.name, other.collection.fingerprint, {}) for other in others]
     for system in wanted:
         name = subject.row_name(system)
-        own.singles[name] = evaluate_run(qrels, found[name], cfg.metrics)[1]
+        least = cfg.relevant_from
+        own.singles[name] = evaluate_run(qrels, found[name], cfg.metrics, least)[1]
         if system.query is None:
             runs = _lexical(system.name, cfg, others)
         else:
             encoder = encoders.get(system.query, "query")
             runs = _dense(system.name, cfg, encoder, others, stores)
         for other, one, run in zip(others, tested, runs, strict=True):
-            one.singles[name] = evaluate_run(other.qrels, run, cfg.metrics)[1]
+            if cfg.leave_out_own_id:
+                run = without_own(run, cfg.depth)
+            one.singles[name] = evaluate_run(other.qrels, run, cfg.metrics, least)[1]
     return [own, *tested]
 
 

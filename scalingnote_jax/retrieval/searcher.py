@@ -19,9 +19,10 @@ from scalingnote_jax.config.forms.mixture_entry import prompt_of
 from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.errors import bad_input, printable
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
+from scalingnote_jax.screen import printable
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.given_texts import given_documents, given_queries
 from scalingnote_jax.vectors.pairing import run_towers, served_config
@@ -240,7 +241,8 @@ class Searcher:
             raise bad_input("-k", repr(k), f"1 to {len(self.index)} documents", "ask for fewer")
         if not given:
             return []
-        scores, rows = self.index.search(self.model.encode_queries(given, collection), int(k))
+        named = {} if collection is None else {"collection": collection}
+        scores, rows = self.index.search(self.model.encode_queries(given, **named), int(k))
         all_ids = self.store.ids
         ids = [all_ids[row] for row in rows.ravel().tolist()]
         pairs = zip(ids, scores.ravel().tolist(), texts_of(self.texts, ids), strict=True)
