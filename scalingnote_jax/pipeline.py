@@ -108,7 +108,10 @@ def refine(made: Made, settings: Settings, place: Place) -> None:
 INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
-@step("index", ("data", "train", "encode"), INDEX, output=build_index.content)
+@step(
+    "index", ("data", "train", "encode"), INDEX, output=build_index.content,
+    outside=build_index.library, exclusive=True,
+)  # fmt: skip
 def index(made: Made, settings: Settings, place: Place) -> None:
     """ScaNN over the document vectors, tuned by held-out queries of the teacher → index/."""
     tower = _towers(settings, made.train).get("teacher", "query")
@@ -120,7 +123,10 @@ def index(made: Made, settings: Settings, place: Place) -> None:
 READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")
 
 
-@step("eval", READ_BY_EVAL, EVERYTHING, output=evaluate.content, outside=evaluate.outside)
+@step(
+    "eval", READ_BY_EVAL, EVERYTHING, output=evaluate.content, outside=evaluate.outside,
+    also=("../report.html",),
+)  # fmt: skip
 def evaluation(made: Made, settings: Settings, place: Place) -> None:
     """Student, teacher and baselines on the very same index → eval/, report.html."""
     towers = _towers(settings, made.train, made.distill, made.refine)

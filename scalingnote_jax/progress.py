@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from scalingnote_jax.screen import printable
+from scalingnote_jax.errors import printable
 
 LINE_EVERY_SECS = 10.0
 

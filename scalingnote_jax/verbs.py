@@ -20,8 +20,8 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
     parser.add_argument("--collection", help="of a mixture with prompts: which the queries are for")
     args = parser.parse_args(words)
+    from scalingnote_jax.errors import printable
     from scalingnote_jax.retrieval.searcher import Searcher
-    from scalingnote_jax.screen import printable
 
     searcher = Searcher.open(args.workdir, student=args.student)
     found = searcher.search(args.text, args.k, args.collection)

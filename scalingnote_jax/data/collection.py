@@ -48,8 +48,8 @@ class Collection:
         self.query_groups: np.ndarray = np.load(data_dir / "query_groups.npy")
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         self.fingerprint: str = manifest["fingerprint"]
-        self.documents: Rows[Document] = Rows(data_dir, "corpus", "train", _document)
-        self.queries: Rows[Query] = Rows(data_dir, "queries", "train", _query)
+        self.documents: StoredRows[Document] = StoredRows(data_dir, "corpus", "train", _document)
+        self.queries: StoredRows[Query] = StoredRows(data_dir, "queries", "train", _query)
         self._qrels: dict[str, Qrels] = {}
 
     @classmethod
@@ -90,11 +90,11 @@ class Collection:
                 "name another split, or add its judgements to the data and build it again",
             )
         if split not in self._qrels:
-            self._qrels[split] = dict(Rows(self._data_dir, "qrels", split, _judged))
+            self._qrels[split] = dict(StoredRows(self._data_dir, "qrels", split, _judged))
         return self._qrels[split]
 
 
-class Rows(Sequence[T]):
+class StoredRows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
     def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):

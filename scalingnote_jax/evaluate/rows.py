@@ -2,7 +2,7 @@
 
 Nothing larger than queries × depth is held for a row: documents are scored block by block
 (`retrieval/exact.py`). Not for metrics, for runs of other systems (`run_files.py`) or for how long
-a query takes (`latency.py`).
+a query takes (`retrieval/latency.py`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from scalingnote_jax.config.towers import NO_LAYERS
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.evaluate.judged import Judged
-from scalingnote_jax.evaluate.latency import Asked, time_searcher, time_words
 from scalingnote_jax.evaluate.metrics import without_own
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
+from scalingnote_jax.retrieval.latency import Asked, time_searcher, time_words
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.texts import CollectionTexts
 from scalingnote_jax.systems import REGISTRY, System
@@ -65,7 +65,7 @@ def system_rows(
 ) -> list[Row]:
     """The rows of the run's systems. Every process takes part and gets the same."""
     rows: list[Row] = []
-    asked = Asked.of(subject, queries)
+    asked = Asked.of(queries, subject.collection, subject.eval.latency_queries, subject.seed)
     texts = CollectionTexts(subject.collection, subject.data)
     for system in subject.systems:
         if system.query is None:

@@ -18,11 +18,11 @@ from scalingnote_jax.data.sources.base import Qrels, Query
 from scalingnote_jax.evaluate import statistics
 from scalingnote_jax.evaluate.costs import costs
 from scalingnote_jax.evaluate.examples import Texts, relevant_ids, spread_examples, worst_queries
-from scalingnote_jax.evaluate.latency import device_name
 from scalingnote_jax.evaluate.metrics import evaluate_run, write_qrels, write_trec
 from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.evaluate.rows import Row, recall_cutoffs
 from scalingnote_jax.evaluate.subject import Subject
+from scalingnote_jax.retrieval.latency import device_name
 from scalingnote_jax.retrieval.scann_index import index_facts
 from scalingnote_jax.systems import TEACHER, is_student
 from scalingnote_jax.train.loop import read_metrics

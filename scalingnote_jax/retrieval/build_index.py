@@ -13,7 +13,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ from scalingnote_jax.retrieval.scann_library import (
 )
 from scalingnote_jax.retrieval.tuning import (
     REORDER_FACTORS,
-    VARIANTS,
     Held,
     Point,
     choose,
     curve,
     merit,
     steps_to,
+    variants,
     with_choice,
 )
 from scalingnote_jax.vectors.encoder import load_encoder
@@ -98,6 +98,14 @@ def make_index(
     found = queries.vectors(cfg.tuning_queries, place.mesh) if needed else None
     if mesh_lib.first_process():
         build_index(store, cfg, place.folder, found, (DEFAULT_K, depth))
+
+
+def library(settings: Any) -> str:
+    """What an index is made with: one of another version of ScaNN is not read."""
+    try:
+        return version("scann")
+    except PackageNotFoundError:
+        return ""
 
 
 def content(folder: Path) -> str:
@@ -182,7 +190,7 @@ def _make(
     held = Held.sample(store.on_disk(), queries, cfg.tuning_queries, depths)
     points: list[Point] = []
     kept: tuple[list[Point], list[dict[str, Any]]] | None = None
-    for number, variant in enumerate(_variants(settings)[: cfg.tuning_builds]):
+    for number, variant in enumerate(variants(settings)[: cfg.tuning_builds]):
         parts = build_parts(store, bounds, variant, folder, f"scann{number}")
         found = _tune(head | describe(variant, parts), folder, held, cfg.target_recall)
         points += found
@@ -207,18 +215,6 @@ def _make(
 def _at_search(settings: dict[str, Any]) -> dict[str, Any]:
     """Those that each search may choose anew."""
     return {name: settings[name] for name in ("leaves_searched", "reorder") if name in settings}
-
-
-def _variants(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings with each variant of what needs a build; without a tree there is no SOAR."""
-    found: list[dict[str, Any]] = []
-    for threshold, soar in VARIANTS:
-        variant = settings | {"anisotropic_quantization_threshold": threshold}
-        if "soar_lambda" in settings:
-            variant["soar_lambda"] = soar
-        if variant not in found:
-            found.append(variant)
-    return found
 
 
 def build_parts(

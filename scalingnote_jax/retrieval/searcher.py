@@ -14,15 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import Config, DataConfig, MeshConfig
+from scalingnote_jax.config import DataConfig, MeshConfig
 from scalingnote_jax.config.forms.mixture_entry import prompt_of
 from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import bad_input, printable
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
-from scalingnote_jax.screen import printable
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.given_texts import given_documents, given_queries
 from scalingnote_jax.vectors.pairing import run_towers, served_config
@@ -79,7 +78,7 @@ class Model:
             data: that they were trained on, for the prompts of a mixture's collections; None: texts
                 have theirs already.
         """
-        self.shipped, self._load_query, self._load_doc, self._data = shipped, query, doc, data
+        self.shipped, self._load_query, self._load_doc, self.data = shipped, query, doc, data
 
     def __repr__(self) -> str:
         return f"Model(queries by {self.shipped!r}, documents by 'teacher')"
@@ -129,7 +128,7 @@ class Model:
         return encoder.unit(encoder.encode(pairs))
 
     def _prompt(self, field: str, collection: str | None) -> str:
-        return prompt_of(self._data, field, collection) if self._data is not None else ""
+        return prompt_of(self.data, field, collection) if self.data is not None else ""
 
 
 def load(workdir: str | Path, int8: bool = False, student: str | Path | None = None) -> Model:
@@ -144,12 +143,12 @@ def load(workdir: str | Path, int8: bool = False, student: str | Path | None = N
     Raises:
         UserError: the student learned from another teacher than the one that is there.
     """
-    paths = Workdir(workdir, student)
-    return _model(paths, served_config(paths), int8)
+    return _model(Workdir(workdir, student), int8)
 
 
-def _model(paths: Workdir, config: Config, int8: bool) -> Model:
-    """`config`: as `served_config` gives it."""
+def _model(paths: Workdir, int8: bool, teacher: str | None = None) -> Model:
+    """`teacher`: as for `served_config`."""
+    config = served_config(paths, teacher)
     stages = config.stages
     if int8 and not stages.distills:
         given, fix = "a workdir without stage 2", "leave int8 out"
@@ -165,7 +164,7 @@ def _model(paths: Workdir, config: Config, int8: bool) -> Model:
     )
 
 
-class Rows(Protocol):
+class IndexedIds(Protocol):
     """What says which document a row of an index is: a `VectorStore`, or an `IndexUpdate`."""
 
     @property
@@ -179,7 +178,7 @@ class Searcher:
         self,
         model: Model,
         index: ScannIndex,
-        store: Rows,
+        store: IndexedIds,
         texts: Mapping[str, Any] | None = None,
     ):
         """
@@ -213,12 +212,11 @@ class Searcher:
         paths = Workdir(workdir, student)
         read_workdir_config(paths.root)  # a folder that is no workdir is said to be none
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
-        config = served_config(paths, store.manifest.get("checkpoint"))
+        model = _model(paths, int8, store.manifest.get("checkpoint"))
         index = ScannIndex.open(paths.index, store.fingerprint)
         collection = Collection.open(paths.data)
         _check_corpus(store, collection, paths)
-        texts = CollectionTexts(collection, config.data)
-        return cls(_model(paths, config, int8), index, store, texts)
+        return cls(model, index, store, CollectionTexts(collection, model.data))
 
     def search(
         self, texts: str | Sequence[str], k: int = DEFAULT_K, collection: str | None = None

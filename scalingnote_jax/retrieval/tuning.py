@@ -174,6 +174,18 @@ def with_choice(points: list[Point], chosen: Sequence[Point]) -> list[dict[str, 
     return [replace(p, chosen=any(p is c for c in chosen)).as_row() for p in points]
 
 
+def variants(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings with each variant of what needs a build; without a tree there is no SOAR."""
+    found: list[dict[str, Any]] = []
+    for threshold, soar in VARIANTS:
+        variant = settings | {"anisotropic_quantization_threshold": threshold}
+        if "soar_lambda" in settings:
+            variant["soar_lambda"] = soar
+        if variant not in found:
+            found.append(variant)
+    return found
+
+
 def steps_to(most: int) -> list[int]:
     """1 to `most`, each about `LEAVES_STEP` times the one before."""
     values, value = [1], 1.0

@@ -14,9 +14,9 @@ from rich.text import Text
 from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
-from scalingnote_jax.screen import printable
 from scalingnote_jax.startup import check_places, claim_workdir
 from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import CellRun, Start, run_cells, runs_of, start_process

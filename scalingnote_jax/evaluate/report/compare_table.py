@@ -16,10 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import bad_input, printable
 from scalingnote_jax.evaluate.compare import compare
 from scalingnote_jax.evaluate.report import write_comparison
-from scalingnote_jax.screen import printable
 
 SURE = 0.05
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.sections import Section, sections
 from scalingnote_jax.evaluate.report.summary import Fact, Kept, facts, lead
-from scalingnote_jax.screen import printable
 
 
 def write_report(

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.compare_table import matrix_table
 from scalingnote_jax.evaluate.report.words import ann_cutoffs, first_row
-from scalingnote_jax.screen import printable
 from scalingnote_jax.systems import TEACHER, WORDS
 from scalingnote_jax.workflow.workdir import Workdir
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scalingnote_jax.screen import printable
+from scalingnote_jax.errors import printable
 from scalingnote_jax.systems import label
 
 Row = dict[str, Any]

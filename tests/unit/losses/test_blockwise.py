@@ -149,6 +149,7 @@ def temporaries(loss: Any, queries: int, devices: int, **options: Any) -> int:
     return f.lower(*vectors, b).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_grows_as_rows_over_devices():
     def ours(queries: int, devices: int) -> int:
         mesh = mesh_of(MeshConfig(), devices)
@@ -187,6 +188,7 @@ def step_inputs(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return replace(config, teacher=replace(config.teacher, **towers)), workdir
 
 
+@pytest.mark.slow
 def test_a_step_with_tiles_is_the_dense_step(step_inputs):
     config, workdir = step_inputs
     mesh = mesh_of(EIGHT)

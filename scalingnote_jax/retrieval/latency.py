@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.bm25 import Bm25
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
@@ -48,13 +48,13 @@ class Asked:
     k: int
 
     @classmethod
-    def of(cls, subject: Subject, queries: Sequence[Query]) -> Asked:
-        """At most `eval.latency_queries` of the evaluated queries, drawn by the seed."""
-        places = np.random.default_rng(subject.seed).permutation(len(queries))
-        timed = [queries[i] for i in places[: subject.eval.latency_queries]]
+    def of(cls, queries: Sequence[Query], collection: Collection, count: int, seed: int) -> Asked:
+        """At most `count` of the queries, drawn by the seed."""
+        places = np.random.default_rng(seed).permutation(len(queries))
+        timed = [queries[i] for i in places[:count]]
         own = {query.text for query in timed}
-        others = (query for query in subject.collection.queries if query.text not in own)
-        k = min(DEFAULT_K, len(subject.collection.doc_ids))
+        others = (query for query in collection.queries if query.text not in own)
+        k = min(DEFAULT_K, len(collection.doc_ids))
         return cls(timed, list(islice(others, WARM)), k)
 
     def times(
