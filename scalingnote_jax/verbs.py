@@ -75,6 +75,7 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
         "documents by the teacher",
     )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--collection", help="of a mixture with prompts: which it is for")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
     from scalingnote_jax.export.export_towers import ExportRequest, export_towers
@@ -83,7 +84,7 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.workflow.workdir import Workdir
 
     side = args.side or ("query" if args.tower == "student" else "doc")
-    request = ExportRequest(args.format, args.tower, side, args.dtype)
+    request = ExportRequest(args.format, args.tower, side, args.dtype, args.collection)
     workdir = Workdir(args.workdir)
     metrics = finished_metrics(served_config(workdir), workdir)
     export_towers(workdir.root, request, Path(args.out), args.overwrite, metrics)
