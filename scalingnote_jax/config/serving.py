@@ -9,6 +9,7 @@ from scalingnote_jax.config.limits import (
     Count,
     CountOrZero,
     Metric,
+    Name,
     PositiveShare,
     Range,
     Share,
@@ -75,7 +76,7 @@ class ExactConfig:
 class EvalConfig:
     """The offline evaluation."""
 
-    split: Literal["train", "dev", "test"] = "test"  # whose queries are asked
+    split: Name = "test"  # whose queries are asked: train, dev, test, or one of data.more_splits
     # What is compared. "student_int8": the student with linear weights in int8, on the same index.
     # With stage 3, "refined" stands beside "student", and in int8 is what is shipped, the refined
     # one

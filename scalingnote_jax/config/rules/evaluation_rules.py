@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalingnote_jax.config import Config, EvalConfig, IndexConfig
 from scalingnote_jax.config.forms.metric_names import parse
+from scalingnote_jax.config.rules.data_rules import SPLITS
 from scalingnote_jax.config.rules.tower_rules import known_dim
 from scalingnote_jax.errors import bad_input
 
@@ -23,6 +24,13 @@ def _check_metrics(config: Config) -> None:
     deepest = max((parse(name) or ("", 0))[1] for name in cfg.metrics)
     if deepest > cfg.depth:
         raise bad_input("--eval.depth", str(cfg.depth), f"at least {deepest}", "raise it")
+
+
+def _check_split(config: Config) -> None:
+    known = (*SPLITS, *config.data.more_splits)
+    if config.eval.split not in known:
+        fix = f"or add it: --data.more_splits={config.eval.split}"
+        raise bad_input("--eval.split", repr(config.eval.split), f"one of {', '.join(known)}", fix)
 
 
 def _check_systems(config: Config) -> None:
@@ -79,6 +87,7 @@ def _check_idle(config: Config) -> None:
 EVALUATION_RULES = (
     _check_dim,
     _check_metrics,
+    _check_split,
     _check_systems,
     _check_disturbances,
     _check_index,
