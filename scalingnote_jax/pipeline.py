@@ -106,7 +106,7 @@ def refine(made: Made, settings: Settings, place: Place) -> None:
     stage3.refine(*given, made.encode.folder, place)
 
 
-INDEX = ("index", "teacher", "encode", "seed")
+INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
 @step(
@@ -116,8 +116,9 @@ INDEX = ("index", "teacher", "encode", "seed")
 def index(made: Made, settings: Settings, place: Place) -> None:
     """ScaNN over the document vectors, tuned by held-out queries of the teacher → index/."""
     tower = _towers(settings, made.train).get("teacher", "query")
-    queries = build_index.TuningQueries(tower, made.data.folder, settings.encode)
-    build_index.make_index(made.encode.folder, settings.index, place, queries)
+    given = tower, made.data.folder, settings.encode, settings.seed
+    queries, depth = build_index.TuningQueries(*given), settings.eval.depth
+    build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
 
 
 READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")

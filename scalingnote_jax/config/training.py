@@ -15,6 +15,7 @@ from scalingnote_jax.config.limits import (
     Filled,
     Form,
     Interval,
+    Name,
     OptionalDuration,
     Percent,
     Positive,
@@ -66,6 +67,9 @@ class DataConfig:
     negative_fields: tuple[Filled, ...] = ("negative#", "negatives#", "negative_#", "negatives_#")
     # pydocs: only these installed distributions; () takes all
     packages: tuple[Filled, ...] = ()
+    # beir, ir_datasets: further judgements to test on, beside train, dev and test: qrels/NAME.tsv,
+    # or the id below the path, such as trec-dl-2019
+    more_splits: tuple[Name, ...] = ()
     max_documents: CountOrZero = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
     # pydocs: share of the modules whose pairs are for testing only; pairs, tfds: where there are
     # only training rows, share of the groups of queries that share no text
