@@ -191,7 +191,7 @@ class DistillConfig:
     query_weights: tuple[Weight, ...] = ()
     max_queries: CountOrZero = 0  # a seeded sample of this many texts; 0 keeps all
     cache_dtype: Literal["float32", "bfloat16"] = "float32"  # of the teacher's vectors on disk
-    # "": no stage 2; the query tower of stage 1 is what is shipped (systems.py)
+    # "": no stage 2; the query tower of stage 1 is what is shipped (stages.py)
     duration: OptionalDuration = "10 epochs"
     batch_size: Count = 64  # texts of a step on all devices together
     w_mse: Weight = 1.0  # weight of the squared error to the teacher's vector

@@ -27,9 +27,9 @@ def _check_metrics(config: Config) -> None:
 
 def _check_systems(config: Config) -> None:
     """There is a row to show: without stage 2 there is no student."""
-    cfg, distills = config.eval, bool(config.distill.duration)
-    refines = distills and bool(config.refine.duration)
-    optional = {"student": distills, "student_int8": distills, "refined": refines}
+    cfg, stages = config.eval, config.stages
+    students = dict.fromkeys(("student", "student_int8"), stages.distills)
+    optional = {**students, "refined": stages.refines}
     if not any(optional.get(system, True) for system in cfg.systems) and not cfg.runs:
         given = ", ".join(cfg.systems) or "none"
         expected = "one that this config has, such as bm25 or teacher, or a run in --eval.runs"

@@ -135,7 +135,7 @@ def check_weights(cfg: DistillConfig) -> None:
     Raises:
         UserError: weights that leave nothing to learn, or the opposite of it.
     """
-    names = ("w_mse", "w_cos", "w_metric", "w_kl", "w_margin", "w_rank")
+    names = ("w_mse", "w_cos", "w_kl", "w_margin", "w_rank")
     weights = {name: getattr(cfg, name) for name in names}
     if min(weights.values()) < 0 or not any(weights.values()):
         given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())

@@ -176,7 +176,7 @@ def test_towers_of_two_depths_start_near_each_other(twin: Path, tiny_config: Pat
     before, after = (first_cosine(c, Workdir(twin)) for c in (plain, fitted))
     assert after > 0.9
     assert after > before + 0.1
-    bare = apply_overrides(fitted, ["--teacher.share=true"])
+    bare = replace(fitted, teacher=replace(config.teacher, share=True))
     with pytest.raises(UserError, match=r"--train\.fit_query_projection: true without"):
         validate(bare)
 
