@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from scalingnote_jax.config import Config, EvalConfig, IndexConfig
 from scalingnote_jax.config.forms.metric_names import parse
 from scalingnote_jax.config.rules.data_rules import SPLITS
@@ -29,7 +31,9 @@ def _check_metrics(config: Config) -> None:
 def _check_split(config: Config) -> None:
     known = (*SPLITS, *config.data.more_splits)
     if config.eval.split not in known:
-        fix = f"or add it: --data.more_splits={config.eval.split}"
+        near = difflib.get_close_matches(config.eval.split, known, n=1)
+        add = f"add it: --data.more_splits={config.eval.split}"
+        fix = f"did you mean {near[0]!r}?" if near else add
         raise bad_input("--eval.split", repr(config.eval.split), f"one of {', '.join(known)}", fix)
 
 

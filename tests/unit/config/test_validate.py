@@ -151,6 +151,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "positive_field": ["", 3],
         "negative_fields": [("",), "negative"],
         "packages": [("",), "numpy"],
+        "more_splits": ["a", ("a/b",), ("test",), ("dl19", "dl19")],
         "max_documents": COUNT_OR_ZERO,
         "test_percent": [-1, 101, 95, 1.5],
         "dev_percent": [-1, 101, 85, 1.5],
@@ -247,6 +248,8 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "metrics": [(), ("Recall",), ("Recall@0",), ("nDCG@ten",), ("recall@10",), "MAP"],
         "depth": [*COUNT, 99],  # Recall@100 is asked for
         "latency_queries": COUNT,
+        "relevant_from": COUNT,
+        "leave_out_own_id": WORD,
         "robustness": [("typo",), ("foreign_documents",), "typos"],
         "robustness_strengths": [(1.5,), (-0.1,), (NAN,), 0.5],
         "robustness_documents": TEXT,
