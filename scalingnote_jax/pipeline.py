@@ -16,7 +16,7 @@ from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
 from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
-from scalingnote_jax.train import stage1, stage2, stage3
+from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
 from scalingnote_jax.vectors.trained import RunTowers, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
@@ -93,19 +93,20 @@ STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode
 
 
 @step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES),
+    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
     output=weights_hash, resumes=True,
 )  # fmt: skip
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
-    negatives = stage3.Rules(settings.mine, settings.eval.exact)
+    negatives = candidates.Rules(settings.mine, settings.eval.exact)
     collection, sizes = _shown(made.data, settings), settings.distill.matryoshka
-    given = settings.refine, lesson, sizes, negatives, collection
+    members = Members.of(settings.data, collection)
+    given = settings.refine, lesson, sizes, negatives, collection, members
     stage3.refine(*given, made.encode.folder, place)
 
 
-INDEX = ("index", "teacher", "encode", "seed")
+INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
 @step(
@@ -115,8 +116,9 @@ INDEX = ("index", "teacher", "encode", "seed")
 def index(made: Made, settings: Settings, place: Place) -> None:
     """ScaNN over the document vectors, tuned by held-out queries of the teacher → index/."""
     tower = _towers(settings, made.train).get("teacher", "query")
-    queries = build_index.TuningQueries(tower, made.data.folder, settings.encode)
-    build_index.make_index(made.encode.folder, settings.index, place, queries)
+    given = tower, made.data.folder, settings.encode, settings.seed
+    queries, depth = build_index.TuningQueries(*given), settings.eval.depth
+    build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
 
 
 READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")

@@ -18,14 +18,14 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.members import Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
-from scalingnote_jax.data.packing import fill, pack
+from scalingnote_jax.data.packing import fill, pack, texts_per_row
 from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
 
 _THREADS = 2
 _PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
 
-_ROW_STEPS = 16  # a batch of packed documents has one of about so many numbers of rows
+_ROW_STEPS = 32  # rows of packed documents come in steps of this part of their usual number
 
 Batch = dict[str, np.ndarray]
 
@@ -164,12 +164,13 @@ class PairSampler:
 
     def _packed(self, docs: np.ndarray) -> Batch:
         length = self._doc_buckets[-1]
-        per_row = length // self._doc_buckets[0]
+        per_row = texts_per_row(length)
         lengths = self._doc_tokens.lengths
         packings = [pack(lengths[docs[s].ravel()], length, per_row) for s in self._slices]
         own = docs[self._slices[self._process]]
-        # All processes have as many rows; in coarse steps, as each number is compiled.
-        by = self._pack_rows_by * max(1, own.size // (_ROW_STEPS * self._pack_rows_by))
+        # All processes have as many rows; in steps, as each number is compiled.
+        usual = own.size * float(lengths.mean()) / length
+        by = self._pack_rows_by * max(1, int(usual / (_ROW_STEPS * self._pack_rows_by)))
         num_rows = -(-max(p.num_rows for p in packings) // by) * by
         packing = packings[self._process]
         tokens, segments = fill(self._doc_tokens, own.ravel(), packing, num_rows, length)

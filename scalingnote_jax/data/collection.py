@@ -55,8 +55,8 @@ class Collection:
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         self.query_prompts: dict[str, str] = manifest["query_prompts"]
         self.fingerprint: str = manifest["fingerprint"]
-        self.documents: Sequence[Document] = _Rows(data_dir, "corpus", "train", _document)
-        self.queries: Sequence[Query] = _Rows(data_dir, "queries", "train", _query)
+        self.documents: StoredRows[Document] = StoredRows(data_dir, "corpus", "train", _document)
+        self.queries: StoredRows[Query] = StoredRows(data_dir, "queries", "train", _query)
         self._qrels: dict[str, Qrels] = {}
 
     @classmethod
@@ -106,11 +106,11 @@ class Collection:
                 "name another split, or add its judgements to the data and build it again",
             )
         if split not in self._qrels:
-            self._qrels[split] = dict(_Rows(self._data_dir, "qrels", split, _judged))
+            self._qrels[split] = dict(StoredRows(self._data_dir, "qrels", split, _judged))
         return self._qrels[split]
 
 
-class _Rows(Sequence[T]):
+class StoredRows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
     def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
@@ -134,6 +134,10 @@ class _Rows(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         for start in range(0, len(self), _READ_ROWS):
             yield from self[start : start + _READ_ROWS]
+
+    def take(self, rows: Sequence[int]) -> list[T]:
+        """The records of these rows, in one read: one by one takes ten times as long."""
+        return self._read([int(row) for row in rows])
 
     def _read(self, rows: Sequence[int]) -> list[T]:
         try:

@@ -97,6 +97,12 @@ class Relevance:
         """bool [b, k]: which documents [b, k] are of the collection of their example [b]."""
         return (docs >= self._first[examples, None]) & (docs < self._end[examples, None])
 
+    def spans(self) -> list[list[int]]:
+        """First row of documents and the one behind the last, of each collection that an example is
+        of.
+        """
+        return np.unique(np.stack([self._first, self._end], axis=1), axis=0).tolist()
+
     def check_negatives(self, count: int, section: str = "train") -> None:
         """
         Args:
@@ -105,8 +111,7 @@ class Relevance:
         Raises:
             UserError: some query has fewer than `count` different texts that are not relevant.
         """
-        spans = set(zip(self._first.tolist(), self._end.tolist(), strict=True))
-        least = min((len(np.unique(self._doc_groups[a:b])) for a, b in spans), default=0)
+        least = min((len(np.unique(self._doc_groups[a:b])) for a, b in self.spans()), default=0)
         left = least - self.width
         if not 0 <= count <= left:
             raise bad_input(

@@ -56,7 +56,9 @@ def survey(source: Source, cfg: DataConfig) -> Survey:
             an unknown document or query, or leaves a query without a relevant document.
     """
     digest = hashlib.sha256(f"format {FORMAT}".encode())
-    qrels = {split: found for split in SPLITS if (found := source.qrels(split))}
+    qrels = {
+        split: found for split in (*SPLITS, *cfg.more_splits) if (found := source.qrels(split))
+    }
     empty = _Empty(qrels)
     kept = empty.filtered(source.documents())
     hashes = TextHashes()

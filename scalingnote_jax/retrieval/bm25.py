@@ -13,7 +13,6 @@ import functools
 import itertools
 import logging
 import re
-import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,28 +32,31 @@ _ASCII_WORDS = re.compile(r"\w{2,}", re.ASCII)
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
 
-def bm25_run(
-    documents: Iterable[Document], queries: Sequence[Query], depth: int, timed: int = 0
-) -> tuple[dict[str, list[tuple[str, float]]], list[float]]:
-    """Ranks the documents for each query, title and text together; equal scores in document order.
+class Bm25:
+    """An inverted index of documents, title and text together."""
 
-    Returns:
-        query id → at most `depth` (document id, score > 0), best first; the list is empty for a
-        query that shares no word with any document. And the seconds that each of the first `timed`
-        queries took from text to documents, one at a time.
-    """
-    ids, texts = [], []
-    for doc in documents:
-        ids.append(doc.id)
-        texts.append(f"{doc.title} {doc.text}")
-    words = Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
-    index = _index(words, texts)
-    run, seconds = {}, []
-    for query in queries:
-        started = time.perf_counter()
-        run[query.id] = _best(_scores(index, words, query.text), ids, depth)
-        seconds.append(time.perf_counter() - started)
-    return run, seconds[:timed]
+    def __init__(self, documents: Iterable[Document]):
+        self._ids: list[str] = []
+        texts = []
+        for doc in documents:
+            self._ids.append(doc.id)
+            texts.append(f"{doc.title} {doc.text}")
+        self._words = Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
+        self._index = _index(self._words, texts)
+
+    def search(self, text: str, k: int) -> list[tuple[str, float]]:
+        """At most k (document id, score > 0), best first, equal scores in document order; none for
+        a query that shares no word with any document.
+        """
+        return _best(_scores(self._index, self._words, text), self._ids, k)
+
+
+def bm25_run(
+    documents: Iterable[Document], queries: Sequence[Query], depth: int
+) -> tuple[dict[str, list[tuple[str, float]]], Bm25]:
+    """Query id → `Bm25.search` of that depth, and the index that was asked."""
+    index = Bm25(documents)
+    return {query.id: index.search(query.text, depth) for query in queries}, index
 
 
 def split(text: str) -> list[str]:

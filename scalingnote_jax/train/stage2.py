@@ -90,7 +90,8 @@ def distill_step(
         return total / count, metrics | {k: (v, jnp.float32(1)) for k, v in figures.items()}
 
     batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
-    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    sampled = ("sample_emb", "sample_ids")
+    return update(state, loss_fn, batch, tx, rows, cfg.accumulate, sampled)
 
 
 @dataclass(frozen=True)

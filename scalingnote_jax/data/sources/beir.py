@@ -1,8 +1,9 @@
 """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/{train,dev,test}.tsv`.
 
-The two JSONL files may be gzipped. Splits are taken by their names, never by globbing: folders
-often hold further judgements that are not ours to train or test on. Records are checked here, where
-the line is known; that the judgements' ids exist is checked in `survey.py`, which knows all ids.
+The two JSONL files may be gzipped. Splits are taken by their names, further ones by those in
+`data.more_splits`, never by globbing: folders often hold judgements that are not ours to train or
+test on. Records are checked here, where the line is known; that the judgements' ids exist is
+checked in `survey.py`, which knows all ids.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class BeirSource:
         self._queries = needed_file(folder / "queries.jsonl")
         paths = {split: folder / "qrels" / f"{split}.tsv" for split in SPLITS}
         self._qrels = {split: path for split, path in paths.items() if path.is_file()}
+        more = {name: needed_file(folder / "qrels" / f"{name}.tsv") for name in cfg.more_splits}
+        self._qrels |= more
         if not self._qrels:
             raise bad_input(
                 str(folder / "qrels"),

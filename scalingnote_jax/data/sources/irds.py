@@ -52,6 +52,7 @@ class IrdsSource:
             given = "'ir_datasets', but the library is not installed"
             raise bad_input("--data.source", given, "the library ir-datasets", fix) from None
         self._library, self._max_bytes = ir_datasets, cfg.max_text_bytes
+        self._more = cfg.more_splits
         self._ids = self._named(cfg.path) if "=" in cfg.path else self._family(cfg.path)
         self._splits = {split: ir_datasets.load(name) for split, name in self._ids.items()}
         self._first = next(iter(self._splits))  # whose documents are read
@@ -160,6 +161,10 @@ class IrdsSource:
             for name in names:
                 if split not in found and self._judged(f"{path}/{name}"):
                     found[split] = f"{path}/{name}"
+        for name in self._more:
+            if not self._judged(f"{path}/{name}"):
+                raise self._unknown(f"{path}/{name}")
+            found[name] = f"{path}/{name}"
         if not found and self._judged(path):
             found = {"test": path}
         if not found:
@@ -170,7 +175,7 @@ class IrdsSource:
         """Splits from `split=ID,…`."""
         parts = [part.partition("=") for part in path.split(",")]
         found = {split: name for split, _, name in parts}
-        if len(found) < len(parts) or not set(found) <= set(SPLITS):
+        if len(found) < len(parts) or not set(found) <= {*SPLITS, *self._more}:
             expected = "train=ID,dev=ID,test=ID, each at most once, commas between"
             raise bad_input("--data.path", f"{path!r}", expected, "write it like that")
         for name in found.values():
