@@ -101,7 +101,9 @@ class PairSampler:
         if mined is not None:
             same = np.array_equal(mined.query_rows, self._relevance.query_rows)
             assert same, "hard negatives of other queries"
-            self._mined = mined.doc_rows
+            # A ranker sees titles that the tower may not: see `Collection.as_shown`
+            known = self._relevance.is_known(np.arange(len(mined.doc_rows)), mined.doc_rows)
+            self._mined = np.where(known, -1, mined.doc_rows)
         self.num_examples = len(self._relevance)
         check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
         self.steps_per_epoch = self.num_examples // batch_size

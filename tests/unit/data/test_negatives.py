@@ -258,6 +258,15 @@ def test_mined_documents_come_first_and_random_ones_fill_the_rest() -> None:
             assert batch["positive_ids"][place].tolist() == [3]
 
 
+def test_mined_documents_that_the_tower_sees_as_the_positive_are_left_out() -> None:
+    """d4 is d3, the positive, to a tower that sees no titles; a ranker that sees them mined it."""
+    rows = np.array([[4, 5]] * QUERIES, np.int32)
+    mined = Negatives(np.arange(QUERIES, dtype=np.int32), rows, np.zeros(rows.shape, np.float32))
+    pairs = sampler(1, mined=mined)
+    for step in range(10):
+        assert pairs.rows(step)[1][:, 1].tolist() == [5] * 4
+
+
 def test_more_mined_than_wanted_take_turns() -> None:
     pairs, seen = sampler(1), {query: set() for query in range(QUERIES)}
     for step in range(40):
