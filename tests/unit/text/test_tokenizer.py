@@ -88,7 +88,7 @@ def test_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
 
 def test_pad_token_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     prints = set()
-    for pad in ("[UNK]", "[SEP]", {"content": "[SEP]"}):
+    for pad in ("[UNK]", "[SEP]", {"__type": "AddedToken", "content": "[SEP]"}):
         bert_tokenizer().save(str(tmp_path / "tokenizer.json"))
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": pad}))
         prints.add(load_tokenizer(str(tmp_path)).fingerprint)
