@@ -126,6 +126,7 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     """
     if verb in _WITHOUT_TOWERS:
         return
+    from scalingnote_jax.losses.query_prediction import check_own_head
     from scalingnote_jax.models.from_teacher import student_config
     from scalingnote_jax.models.pair import Towers
     from scalingnote_jax.models.tower import tower_def
@@ -138,6 +139,7 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     if stages.refines:
         check_batch("refine", config.refine, mesh)
     Towers(config.teacher)
+    check_own_head(config.train, config.teacher.doc)
     if stages.distills:
         student = student_config(config.distill.student, config.teacher.query)
         tower_def(student, "distill.student")
