@@ -72,6 +72,7 @@ def _tower(cfg: TowerConfig) -> TowerConfig:
         cfg,
         weights="random",
         shape=_shape(cfg.shape or DecoderShape()),
+        body_only=False,
         tokenizer="bytes",
         num_layers=min(cfg.num_layers, 0),  # all of a small shape, or none as before
         projection=DIM,

@@ -146,6 +146,10 @@ class TowerConfig:
     # weights whose config says so
     bidirectional: bool = False
     projection: CountOrZero = 0  # D; 0 means no projection: D is the hidden size
+    # Of a folder that brings more than a body (a sentence-transformers folder, an export of ours)
+    # pooling, linear layers, prompts and lengths are left there. False takes them where pooling,
+    # projection, prompt and max_tokens have their defaults, and refuses another pooling or D
+    body_only: bool = False
     text: TextConfig = field(default_factory=TextConfig)  # prompt and lengths
     # What the backward pass recomputes, layer by layer
     remat: Literal["none", "dots", "full", "offload"] = "none"

@@ -24,6 +24,7 @@ from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
+    check_own_head,
     check_title_prediction,
     check_vocabularies,
     generative_loss,
@@ -244,6 +245,7 @@ def build(
     """Everything of stage 1 but the weights."""
     mesh, tokens = place.mesh, place.workdir.tokens
     check_batch("train", cfg, mesh)
+    check_own_head(cfg, teacher.doc)
     sampler = pair_sampler(cfg, teacher, seed, pairs, tokens, mesh)
     towers, schedule, prepared, step = program(cfg, teacher, seed, mesh, sampler.steps_per_epoch)
     contracts = {
