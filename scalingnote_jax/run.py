@@ -85,8 +85,10 @@ def run_verb(
     overwrite: bool = False,
 ) -> None:
     """Runs a verb's steps; the last arguments are those of `run_task`."""
-    for task in tasks_of(config, workdir, verb):
-        run_task(task, config, mesh, reuse, overwrite)
+    found = tasks_of(config, workdir, verb)
+    for task in found:
+        again = overwrite and verb != "run" and task is found[-1]  # what the verb is for
+        run_task(task, config, mesh, reuse, overwrite, again)
 
 
 def encode_side(config: Config, workdir: Workdir, mesh: Mesh, tower: str, side: str) -> None:

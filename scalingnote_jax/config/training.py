@@ -15,6 +15,7 @@ from scalingnote_jax.config.limits import (
     Filled,
     Form,
     Interval,
+    Name,
     OptionalDuration,
     Percent,
     Positive,
@@ -61,14 +62,17 @@ class DataConfig:
     doc_prompts: tuple[Entry, ...] = ()
     query_field: Filled = "query"  # pairs, tfds: the field with the query
     positive_field: Filled = "positive"  # pairs, tfds: with a relevant text, or a list of them
-    # pairs, tfds: with texts that are not relevant, or lists of them; a name without * has to be in
-    # every row
-    negative_fields: tuple[Filled, ...] = ("negative*",)
+    # pairs, tfds: with texts that are not relevant, or lists of them. * stands for anything, # for
+    # a number or nothing; a name with neither has to be in every row
+    negative_fields: tuple[Filled, ...] = ("negative#", "negatives#", "negative_#", "negatives_#")
     # pydocs: only these installed distributions; () takes all
     packages: tuple[Filled, ...] = ()
+    # beir, ir_datasets: further judgements to test on, beside train, dev and test: qrels/NAME.tsv,
+    # or the id below the path, such as trec-dl-2019
+    more_splits: tuple[Name, ...] = ()
     max_documents: CountOrZero = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
     # pydocs: share of the modules whose pairs are for testing only; pairs, tfds: where there are
-    # only training rows, share of the groups of queries that share no positive
+    # only training rows, share of the groups of queries that share no text
     test_percent: Percent = 15
     dev_percent: Percent = 5  # the same for choosing settings
     # A longer text is refused: it is a broken export more often than a document

@@ -19,7 +19,7 @@ from scalingnote_jax.data.members import Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
 from scalingnote_jax.data.packing import fill, pack, texts_per_row
-from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
 
 _THREADS = 2
@@ -87,8 +87,8 @@ class PairSampler:
             mixing: how batches are mixed of several collections; None: there is one.
 
         Raises:
-            UserError: fewer examples than one batch, a batch that the processes cannot share, or
-                too few documents to draw negatives from.
+            UserError: fewer examples than one batch, a batch that the processes cannot share, too
+                few documents to draw negatives from, or no query with a negative in its batch.
         """
         assert len(query_tokens) == len(collection.query_ids), "tokens of other queries"
         assert len(doc_tokens) == len(collection.doc_ids), "tokens of other documents"
@@ -114,6 +114,8 @@ class PairSampler:
         self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
         self._pack_rows_by, self._own_rows = pack_rows_by, own_rows
         self._plans = EpochPlans(self._plan)
+        first = self._plans[0]
+        check_epoch("train", self._relevance, first.order, first.docs)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The global choice: query rows int32 [B] and document rows int32 [B, G]."""
@@ -125,7 +127,7 @@ class PairSampler:
 
         Returns:
             query_tokens int32, query_mask bool [b, Lq]; query_ids int32 [b] and doc_ids int32
-            [b, G], numbers of groups of equal texts; positive_ids int32 [b, P], the document groups
+            [b, G], numbers of groups of equal ones; positive_ids int32 [b, P], the document groups
             of all that is known to be relevant, padded with -1. Document 0 of G is relevant.
             And doc_tokens int32, doc_mask bool [b, G, Ld]; or of packed documents doc_tokens,
             doc_segments int32 [r, Ld] and doc_slots int32 [b, G]: document (i, g) of the batch is

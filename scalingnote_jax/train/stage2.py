@@ -226,7 +226,8 @@ def distill(
         documents: the folder of the teacher's document vectors; None where there are none yet,
             which only terms that compare scores need.
     """
-    texts = query_texts(cfg, collection, lesson.seed)
+    prompts = collection.query_prompts.values()
+    texts = query_texts(cfg, collection, lesson.seed, prompts)
     learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
     say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
     both = [*learned, *watched]

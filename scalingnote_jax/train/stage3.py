@@ -22,7 +22,7 @@ from scalingnote_jax.config import RefineConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
-from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.contrastive_form import OneWay
 from scalingnote_jax.losses.matryoshka import matryoshka
@@ -152,6 +152,7 @@ class RefineSampler:
             return epoch_order(sizes, cfg.batch_size, cfg.bucket_window, seed, epoch), docs
 
         self._plans = EpochPlans(plan)
+        check_epoch("refine", relevance, *self._plans[0])
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of step `step`, as `refine_step` wants them."""

@@ -49,6 +49,7 @@ def test_stablehlo_of_the_student(finished: Path, tmp_path: Path):
     assert about["programs"] == {"8": "tower-8.jaxexport", "16": "tower-16.jaxexport"}
 
 
+@pytest.mark.slow
 def test_stablehlo_of_a_student_with_adapters(finished: Path, tiny_config: Path, tmp_path: Path):
     pytest.importorskip("flatbuffers", reason="pip install '.[export]'")
     work = Path(shutil.copytree(finished, tmp_path / "here" / "work"))

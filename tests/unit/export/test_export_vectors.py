@@ -86,6 +86,7 @@ def test_hidden_states_of_each_family(family: str, words: Any, tmp_path: Path) -
     close(mean / np.linalg.norm(mean, axis=1, keepdims=True), vectors_of(tower, TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
@@ -113,6 +114,7 @@ def test_sentence_transformers(
     assert found["model"].get_embedding_dimension() == tower.definition.dim
 
 
+@pytest.mark.slow
 def test_sentence_transformers_with_a_tower_for_each_side(
     words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ def test_onnx(
     close(given, vectors_of(tower, TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "changes"),
     [

@@ -31,6 +31,7 @@ GEMMA3 = LLAMA_CONFIG | {
     "model_type": "gemma3_text",
     "sliding_window": 6,
     "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_act": "gelu_pytorch_tanh",
     "head_dim": 8,
     "query_pre_attn_scalar": 10,
 }
@@ -104,6 +105,7 @@ def test_gguf_files_say_it_too(tmp_path: Path) -> None:
     refused(ref, "gemma3.attention.causal False; expected True", bidirectional=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text"])
 def test_exported_it_sees_as_much(family: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the library that it is exported to")

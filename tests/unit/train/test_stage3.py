@@ -149,6 +149,7 @@ def test_the_loss_is_contrastive_in_one_direction_plus_alignment() -> None:
     assert cut - short == pytest.approx(float(2.0 * (cosines[0] - cosines[1])), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_and_leaves_everything_else_as_it_was(refined: Path, finished: Path) -> None:
     records = read_metrics(refined / "student" / "refined" / "metrics.jsonl")
     assert [r["step"] for r in records] == [2, 4, 6, 8]
@@ -159,6 +160,7 @@ def test_it_learns_and_leaves_everything_else_as_it_was(refined: Path, finished:
         assert (refined / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, config: Config) -> None:
     metrics = json.loads((refined / "eval" / "metrics.json").read_text())
     found = [(r["system"], r["search"]) for r in metrics["rows"]]
@@ -178,6 +180,7 @@ def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, confi
     assert nearer[0] > nearer[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(
     refined: Path, tiny_config: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -214,6 +217,7 @@ def test_dry_run_shows_it(tiny_config: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_terms_that_look_at_documents(finished: Path, tiny_config: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     words = ["distill", str(tiny_config), f"--workdir={work}", "--overwrite"]

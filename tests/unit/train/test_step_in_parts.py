@@ -67,6 +67,7 @@ def plain(config: Config, workdir: Workdir) -> tuple[TrainState, dict[str, float
     return one_step(config, workdir, "one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "options"),
     [
@@ -87,6 +88,7 @@ def test_the_same_step_in_another_way(
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_neither_chunks_nor_mesh(
     config: Config, workdir: Workdir, plain: Any
 ) -> None:
@@ -104,6 +106,7 @@ def test_dropout_depends_on_neither_chunks_nor_mesh(
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_chunks_need_less_memory(config: Config, workdir: Workdir) -> None:
     def temporaries(chunks: int) -> int:
         mesh = mesh_lib.make_mesh(MESHES["one"], jax.devices()[:1])
@@ -116,6 +119,7 @@ def test_chunks_need_less_memory(config: Config, workdir: Workdir) -> None:
     assert temporaries(8) < 0.5 * temporaries(1)
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_mean_over_parts(config: Config, workdir: Workdir, plain: Any) -> None:
     # Row i of a batch goes to part i mod 2, and has only the documents of its part as negatives.
     _, metrics = one_step(change(config, accumulate=2), workdir, "slices")

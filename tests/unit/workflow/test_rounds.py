@@ -149,6 +149,7 @@ def test_too_few_are_refused_in_one_line_and_leave_nothing(
     assert not (copy / "negatives").exists()
 
 
+@pytest.mark.slow
 def test_a_round_is_mined_from_the_teacher_before_it_and_trained_on(mined: Path, finished: Path):
     # The teacher that was there is the first round's, and was not trained again.
     assert made_at(mined / "rounds" / "0" / "teacher") == made_at(finished / "teacher")
@@ -161,6 +162,7 @@ def test_a_round_is_mined_from_the_teacher_before_it_and_trained_on(mined: Path,
     assert again[0] != losses(finished / "teacher")[0], "other documents in the first batch"
 
 
+@pytest.mark.slow
 def test_a_mined_document_stands_in_the_batch_at_its_place(mined: Path, tiny_config: Path):
     config, work = load_config(tiny_config), Workdir(mined)
     collection, found = Collection.open(work.data), open_negatives(work.negatives)
@@ -181,6 +183,7 @@ def test_a_mined_document_stands_in_the_batch_at_its_place(mined: Path, tiny_con
     assert hard > 4
 
 
+@pytest.mark.slow
 def test_what_is_done_is_skipped_and_only_what_depends_is_made_again(
     mined: Path, tmp_path: Path, scalingnote: Callable[..., int], capsys
 ):
@@ -200,6 +203,7 @@ def test_what_is_done_is_skipped_and_only_what_depends_is_made_again(
     assert new[1] != old[1]
 
 
+@pytest.mark.slow
 def test_a_killed_round_goes_on(mined: Path, tmp_path: Path, scalingnote: Callable[..., int]):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
     (work / "teacher" / "done.json").unlink()
@@ -211,6 +215,7 @@ def test_a_killed_round_goes_on(mined: Path, tmp_path: Path, scalingnote: Callab
     assert losses(work / "teacher") == losses(mined / "teacher")
 
 
+@pytest.mark.slow
 def test_a_round_may_go_on_from_the_weights_before_it(
     copy: Path, mined: Path, tiny_config: Path, scalingnote: Callable[..., int]
 ):
@@ -226,6 +231,7 @@ def test_a_round_may_go_on_from_the_weights_before_it(
     np.testing.assert_array_equal(start["doc/projection"], trained.params["projection"])
 
 
+@pytest.mark.slow
 def test_damaged_negatives_are_named(mined: Path, tmp_path: Path, scalingnote, capsys):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
     path = work / "negatives" / "negatives.npz"
