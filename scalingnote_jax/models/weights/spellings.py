@@ -57,7 +57,9 @@ def check_spellings(path: Path, config: Values) -> None:
             if config.get(name) is not None:
                 _same(path, name, config[name], other, config[other])
             elif name in _OPTIONAL and not encoder and not _rope_has(config, name):
-                raise bad_input(str(path), f"{other} {config[other]!r}", f"{name}", f"call it {name}")
+                raise bad_input(
+                    str(path), f"{other} {config[other]!r}", f"{name}", f"call it {name}"
+                )
     if config.get("multi_query") and config.get("num_key_value_heads") != 1:
         given = config.get("num_key_value_heads")
         _same(path, "num_key_value_heads", given, "multi_query, which means", 1)
