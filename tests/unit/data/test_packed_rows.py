@@ -130,6 +130,7 @@ def test_little_of_a_packed_batch_is_padding(buckets: tuple[int, ...]) -> None:
         doc_ids=[str(i) for i in groups],
         query_ids=[str(i) for i in groups],
         doc_groups=groups,
+        doc_text_groups=n + groups,  # no document has a query's text
         query_groups=groups,
         qrels=lambda split: {str(i): {str(i): 1} for i in groups},
     )
