@@ -16,11 +16,11 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import TowersConfig, TrainConfig
-from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens, Part
+from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
-from scalingnote_jax.data.packing import texts_per_row
+from scalingnote_jax.data.packing import Part, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
