@@ -42,7 +42,7 @@ def tasks(config: Config, workdir: Workdir) -> list[Task]:
         distill = Task(pipeline.distill, workdir.student, workdir, given, looks)
         made = {**made, "distill": distill}
     if stages.refines:
-        made["refine"] = Task(pipeline.refine, workdir.refined, workdir, made)
+        made = {**made, "refine": Task(pipeline.refine, workdir.refined, workdir, made)}
     read = {name: made[name] for name in ("data", "train", "encode")}
     index = Task(pipeline.index, workdir.index, workdir, read)
     evaluation = Task(pipeline.evaluation, workdir.eval, workdir, {**made, "index": index})

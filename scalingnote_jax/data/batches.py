@@ -18,14 +18,14 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.members import Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
-from scalingnote_jax.data.packing import fill, pack
-from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.packing import fill, pack, texts_per_row
+from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
 
 _THREADS = 2
 _PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
 
-_ROW_STEPS = 16  # a batch of packed documents has one of about so many numbers of rows
+_ROW_STEPS = 32  # rows of packed documents come in steps of this part of their usual number
 
 Batch = dict[str, np.ndarray]
 
@@ -87,8 +87,8 @@ class PairSampler:
             mixing: how batches are mixed of several collections; None: there is one.
 
         Raises:
-            UserError: fewer examples than one batch, a batch that the processes cannot share, or
-                too few documents to draw negatives from.
+            UserError: fewer examples than one batch, a batch that the processes cannot share, too
+                few documents to draw negatives from, or no query with a negative in its batch.
         """
         assert len(query_tokens) == len(collection.query_ids), "tokens of other queries"
         assert len(doc_tokens) == len(collection.doc_ids), "tokens of other documents"
@@ -101,7 +101,9 @@ class PairSampler:
         if mined is not None:
             same = np.array_equal(mined.query_rows, self._relevance.query_rows)
             assert same, "hard negatives of other queries"
-            self._mined = mined.doc_rows
+            # A ranker sees titles that the tower may not: see `Collection.as_shown`
+            known = self._relevance.is_known(np.arange(len(mined.doc_rows)), mined.doc_rows)
+            self._mined = np.where(known, -1, mined.doc_rows)
         self.num_examples = len(self._relevance)
         check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
         self.steps_per_epoch = self.num_examples // batch_size
@@ -114,6 +116,8 @@ class PairSampler:
         self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
         self._pack_rows_by, self._own_rows = pack_rows_by, own_rows
         self._plans = EpochPlans(self._plan)
+        first = self._plans[0]
+        check_epoch("train", self._relevance, first.order, first.docs)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The global choice: query rows int32 [B] and document rows int32 [B, G]."""
@@ -125,7 +129,7 @@ class PairSampler:
 
         Returns:
             query_tokens int32, query_mask bool [b, Lq]; query_ids int32 [b] and doc_ids int32
-            [b, G], numbers of groups of equal texts; positive_ids int32 [b, P], the document groups
+            [b, G], numbers of groups of equal ones; positive_ids int32 [b, P], the document groups
             of all that is known to be relevant, padded with -1. Document 0 of G is relevant.
             And doc_tokens int32, doc_mask bool [b, G, Ld]; or of packed documents doc_tokens,
             doc_segments int32 [r, Ld] and doc_slots int32 [b, G]: document (i, g) of the batch is
@@ -160,12 +164,13 @@ class PairSampler:
 
     def _packed(self, docs: np.ndarray) -> Batch:
         length = self._doc_buckets[-1]
-        per_row = length // self._doc_buckets[0]
+        per_row = texts_per_row(length)
         lengths = self._doc_tokens.lengths
         packings = [pack(lengths[docs[s].ravel()], length, per_row) for s in self._slices]
         own = docs[self._slices[self._process]]
-        # All processes have as many rows; in coarse steps, as each number is compiled.
-        by = self._pack_rows_by * max(1, own.size // (_ROW_STEPS * self._pack_rows_by))
+        # All processes have as many rows; in steps, as each number is compiled.
+        usual = own.size * float(lengths.mean()) / length
+        by = self._pack_rows_by * max(1, int(usual / (_ROW_STEPS * self._pack_rows_by)))
         num_rows = -(-max(p.num_rows for p in packings) // by) * by
         packing = packings[self._process]
         tokens, segments = fill(self._doc_tokens, own.ravel(), packing, num_rows, length)

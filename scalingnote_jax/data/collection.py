@@ -6,6 +6,7 @@ TFDS is imported only then. Not for building it: see `dataset.py`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # part of every dataset's content hash: what reads it is redone too
 TFDS_VERSION = "1.0.0"  # of the three TFDS datasets; part of their paths
 _REBUILD = "build it with `scalingnote data CONFIG`"
 _READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
@@ -33,9 +34,13 @@ class Collection:
     Attributes:
         doc_ids, query_ids: in row order; row numbers are the same everywhere in the project.
         documents, queries: lazy sequences in the same order; iterating reads in blocks.
-        doc_groups: int32 [documents]; equal numbers: the same text but for case and white space.
-        query_groups: int32 [queries], likewise.
+        doc_groups: int32 [documents]; equal numbers: the same title and the same text (`fold`).
+        doc_text_groups: int32 [documents]; the same text, whatever the title. A document without
+            text counts by its title.
+        query_groups: int32 [queries], likewise; a query and a document of the same text have the
+            same number here and in `doc_text_groups`.
         splits: the splits that have judgements.
+        query_prompts: of a mixture, collection → what stands in front of its queries.
         fingerprint: SHA-256 (hex) of the content.
     """
 
@@ -45,8 +50,10 @@ class Collection:
         self.doc_ids: list[str] = ids["documents"]
         self.query_ids: list[str] = ids["queries"]
         self.doc_groups: np.ndarray = np.load(data_dir / "doc_groups.npy")
+        self.doc_text_groups: np.ndarray = np.load(data_dir / "doc_text_groups.npy")
         self.query_groups: np.ndarray = np.load(data_dir / "query_groups.npy")
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        self.query_prompts: dict[str, str] = manifest["query_prompts"]
         self.fingerprint: str = manifest["fingerprint"]
         self.documents: StoredRows[Document] = StoredRows(data_dir, "corpus", "train", _document)
         self.queries: StoredRows[Query] = StoredRows(data_dir, "queries", "train", _query)
@@ -75,6 +82,15 @@ class Collection:
             raise bad_input(str(path), f"format {found!r}", f"format {FORMAT}", _REBUILD)
         _check_files(data_dir, manifest["files"])
         return cls(data_dir, manifest)
+
+    def as_shown(self, doc_prompt: str) -> Collection:
+        """The collection as a document tower sees it: with a prompt that does not show the title,
+        `doc_groups` are `doc_text_groups`, as documents that differ in their titles are one text.
+        """
+        shown = copy.copy(self)
+        if "{title}" not in doc_prompt:
+            shown.doc_groups = self.doc_text_groups
+        return shown
 
     def qrels(self, split: str) -> Qrels:
         """The judgements of a split, all grades. Read once; do not change the answer.

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalingnote_jax.config import TextConfig
 from scalingnote_jax.text.tokens import TokenTable
 
+SHORT = 8  # tokens of a document; of still shorter ones a row is left with room
 
-def texts_per_row(text: TextConfig) -> int:
-    """S, the most documents in a row: what fits of the shortest bucket. A static size."""
-    return text.max_tokens // text.buckets[0]
+
+def texts_per_row(row_length: int) -> int:
+    """S, the most documents in a row of so many tokens. A static size: each row has S vectors, an
+    eighth as many as hidden states, and those that no document has are not looked at.
+    """
+    return max(1, row_length // SHORT)
 
 
 @dataclass(frozen=True)

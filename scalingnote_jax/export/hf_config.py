@@ -150,7 +150,10 @@ def _decoder(shape: DecoderShape, kind: str, max_tokens: int) -> Values:
     }
     if kind == "mistral":
         config["sliding_window"] = shape.window
-    return config | _gemma(shape, kind) if shape.gemma else config
+    if shape.gemma:
+        del config["hidden_act"]  # it has the setting under a name of its own
+        config |= _gemma(shape, kind)
+    return config
 
 
 def _gemma(shape: DecoderShape, kind: str) -> Values:

@@ -1,15 +1,21 @@
 """BM25, the lexical row of the evaluation: what word matching alone finds.
 
-bm25s with k1 = 0.9 and b = 0.4, its English stop words, Snowball's English stemmer; text in
-Chinese, Japanese or Korean script is cut into character bigrams. Held in memory: right for corpora
-of up to a few million documents.
+bm25s with k1 = 0.9 and b = 0.4, its English stop words, Snowball's English stemmer. Texts are
+brought to Unicode's form NFC; a word keeps its combining marks (vowel signs, accents, points).
+Where no spaces part the words, text is cut into bigrams: of characters in Chinese, Japanese and
+Korean script; of letters with their marks in Thai, Lao, Khmer, Myanmar and their relatives. Held in
+memory: right for corpora of up to a few million documents.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import bm25s
 import numpy as np
@@ -17,12 +23,13 @@ import Stemmer
 from bm25s.tokenization import Tokenizer
 
 from scalingnote_jax.data.sources.base import Document, Query
-from scalingnote_jax.text.scripts import CJK
+from scalingnote_jax.text.scripts import CJK, CJK_MORE, INVISIBLE, SOUTH_EAST_ASIAN, marks
 
 K1, B = 0.9, 0.4
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
-_PIECES = re.compile(f"[{CJK}]+|[^\\W{CJK}]{{2,}}")
-_FIRST_CJK = re.compile(f"[{CJK}]")
+_WORDS = re.compile(r"\w{2,}")
+_ASCII_WORDS = re.compile(r"\w{2,}", re.ASCII)
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
 
 class Bm25:
@@ -53,14 +60,58 @@ def bm25_run(
 
 
 def split(text: str) -> list[str]:
-    """Words of two characters or more; Chinese, Japanese or Korean script as character bigrams."""
+    """Words of two characters or more, and bigrams where no spaces part words: see the module."""
+    if text.isascii():
+        return _ASCII_WORDS.findall(text)
+    # A lower-case Turkish capital I with a dot is an i with a dot above it
+    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).replace("i\u0307", "i")
+    patterns = _patterns()
+    if not patterns.special.search(text):
+        return _WORDS.findall(text)
     pieces: list[str] = []
-    for piece in _PIECES.findall(text):
-        if len(piece) > 2 and _FIRST_CJK.match(piece):
-            pieces += [piece[i : i + 2] for i in range(len(piece) - 1)]
+    for characters, letters, word in patterns.pieces.findall(text):
+        if word:
+            pieces.append(word)
         else:
-            pieces.append(piece)
+            pieces += _bigrams(characters or patterns.letter.findall(letters))
     return pieces
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """How text is cut that is not of plain words.
+
+    Attributes:
+        special: what plain words do not hold.
+        pieces: a run of characters, or one of letters with their marks, where no spaces part words;
+            or a word with its marks.
+        letter: one of such letters, with its marks.
+    """
+
+    special: re.Pattern[str]
+    pieces: re.Pattern[str]
+    letter: re.Pattern[str]
+
+
+@functools.cache
+def _patterns() -> _Patterns:
+    """Made when first needed: to list the marks takes some milliseconds."""
+    cjk, mark = CJK + CJK_MORE, marks()
+    first = f"[^\\W{cjk}{SOUTH_EAST_ASIAN}]"
+    return _Patterns(
+        re.compile(f"[{cjk}{SOUTH_EAST_ASIAN}{mark}]"),
+        re.compile(
+            f"([{cjk}]+)|((?:(?!\\W)[{SOUTH_EAST_ASIAN}][{mark}]*)+)|({first}(?:[{mark}]|{first})+)"
+        ),
+        re.compile(f".[{mark}]*"),
+    )
+
+
+def _bigrams(letters: Sequence[str]) -> list[str]:
+    """One letter or two are one piece."""
+    if len(letters) < 3:
+        return ["".join(letters)]
+    return ["".join(pair) for pair in itertools.pairwise(letters)]
 
 
 def _index(words: Tokenizer, texts: list[str]) -> bm25s.BM25 | None:

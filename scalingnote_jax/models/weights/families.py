@@ -13,6 +13,7 @@ from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape, Rop
 from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.views import local_layers
+from scalingnote_jax.models.weights.spellings import check_rope_spellings, check_spellings
 
 Values = dict[str, Any]
 
@@ -27,6 +28,10 @@ def shape_of_config(path: Path, config: Values) -> Shape:
     if kind not in FAMILIES:
         known = f"one of {sorted(FAMILIES)}"
         raise bad_input(str(path), f"model_type {kind!r}", known, "use another model")
+    check_spellings(path, config)
+    if quantised := config.get("quantization_config"):
+        given = f"quantization_config {quantised.get('quant_method', '')!r}"
+        raise bad_input(str(path), given, "weights as floats", "use the model that it was made of")
     try:
         return FAMILIES[kind](path, config)
     except KeyError as e:
@@ -38,7 +43,21 @@ def shape_of_config(path: Path, config: Values) -> Shape:
 def is_bidirectional(config: Values) -> bool:
     """Whether the config is of a decoder whose tokens see later ones too."""
     # The first is EmbeddingGemma's; the second some embedding models of Qwen2's type have.
+    # That they do not contradict each other is checked with the spellings.
     return bool(config.get("use_bidirectional_attention")) or config.get("is_causal") is False
+
+
+def is_tied(config: Values) -> bool:
+    """Whether a decoder's embedding table is its language model head too."""
+    config = config.get("text_config") or config
+    default = str(config.get("model_type")).startswith("gemma")  # those of transformers
+    return bool(config.get("tie_word_embeddings", default))
+
+
+def logit_cap(config: Values) -> float:
+    """What a decoder's head bounds its logits by; 0: nothing."""
+    config = config.get("text_config") or config
+    return float(config.get("final_logit_softcapping") or 0)
 
 
 def _require(path: Path, config: Values, wanted: Values) -> None:
@@ -50,6 +69,9 @@ def _require(path: Path, config: Values, wanted: Values) -> None:
 
 def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
     """What all decoders have, and what is special to one of them."""
+    _require(path, config, {"partial_rotary_factor": 1.0})
+    if not special.get("gemma"):  # whose windows are read from it
+        _require(path, config, {"layer_types": ["full_attention"] * config["num_hidden_layers"]})
     if special.get("window"):
         # How far to each side would it reach? Libraries differ; only Gemma 3's other field says it.
         _require(path, config, {"is_causal": True})
@@ -73,8 +95,10 @@ def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
 def _rope(path: Path, config: Values) -> Values:
     """Base and stretching of the rotation; Gemma 3 has one pair for each kind of layer."""
     # transformers 5 writes rope_parameters; 4 wrote rope_theta, and rope_scaling if there is any.
+    check_rope_spellings(path, config)
     rope: Values = config.get("rope_parameters") or config.get("rope_scaling") or {}
     full: Values = rope.get("full_attention", rope)
+    _require(path, full, {"partial_rotary_factor": 1.0})
     theta = full.get("rope_theta") or config.get("rope_theta") or 10_000.0
     found = {"rope_theta": float(theta), "rope_scaling": _scaling(path, full)}
     if local := rope.get("sliding_attention"):

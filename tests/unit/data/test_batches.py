@@ -29,6 +29,10 @@ class FakeCollection:
     query_groups: np.ndarray
     judged: dict[str, dict[str, int]]
 
+    @property
+    def doc_text_groups(self) -> np.ndarray:
+        return len(self.query_ids) + self.doc_groups  # no document has a query's text
+
     def qrels(self, split: str) -> dict[str, dict[str, int]]:
         assert split == "train"
         return self.judged
@@ -249,6 +253,39 @@ def test_few_documents_are_enough_for_negatives() -> None:
         assert all(sorted(row[1:].tolist()) == [298, 299] for row in rows)
     with pytest.raises(UserError, match=r"--train\.negatives_per_query: 3; expected from 0 to 2"):
         pairs(3)
+
+
+def answered_by(docs: list[int], batch_size: int, negatives: int = 0) -> PairSampler:
+    """A query for each of `docs`, which answers it; there are eight documents."""
+    ids = [f"q{i}" for i in range(len(docs))]
+    collection: Any = FakeCollection(
+        [f"d{i}" for i in range(8)],
+        ids,
+        np.arange(8, dtype=np.int32),
+        np.arange(len(docs), dtype=np.int32),
+        {q: {f"d{d}": 1} for q, d in zip(ids, docs, strict=True)},
+    )
+    tokens = TokenTable.from_lists([[1]] * len(docs)), TokenTable.from_lists([[1]] * 8)
+    return PairSampler(collection, "train", *tokens, (4,), (4,), batch_size, negatives, 1, 0)
+
+
+@pytest.mark.parametrize(("docs", "batch_size"), [([0, 1, 2, 3], 1), ([5, 5, 5, 5], 2)])
+def test_an_epoch_without_any_negative_is_refused(docs: list[int], batch_size: int) -> None:
+    refused = rf"--train\.batch_size: {batch_size}, and no query of an epoch has a negative"
+    with pytest.raises(UserError, match=refused):
+        answered_by(docs, batch_size)
+    assert answered_by(docs, batch_size, negatives=1).steps_per_epoch > 0
+
+
+def test_queries_without_a_negative_are_counted_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = answered_by([0, 0, 0, 0, 0, 1], 2)
+    lone = [len({0, 1} & set(pairs.rows(step)[1].ravel().tolist())) < 2 for step in range(3)]
+    assert sum(lone) == 2, "one batch of three has both documents"
+    assert "4 of 6 queries of the first epoch have no negative in their batch (2 of 3 batches" in (
+        capsys.readouterr().err
+    )
+    answered_by([0, 1, 2, 3, 4, 5], 2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

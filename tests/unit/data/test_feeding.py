@@ -25,6 +25,7 @@ class Collection:
     doc_ids = tuple(f"d{i}" for i in range(DOCS))
     query_ids = tuple(f"q{i}" for i in range(DOCS))
     doc_groups = query_groups = np.arange(DOCS, dtype=np.int32)
+    doc_text_groups = DOCS + doc_groups  # no document has a query's text
 
     def qrels(self, split: str) -> dict[str, dict[str, int]]:
         return {f"q{i}": {f"d{i}": 1} for i in range(DOCS)}

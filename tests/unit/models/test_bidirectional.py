@@ -31,6 +31,7 @@ GEMMA3 = LLAMA_CONFIG | {
     "model_type": "gemma3_text",
     "sliding_window": 6,
     "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_act": "gelu_pytorch_tanh",
     "head_dim": 8,
     "query_pre_attn_scalar": 10,
 }

@@ -143,7 +143,13 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "head_dim": 8, "query_pre_attn_scalar": 10}
+_GELU = "gelu_pytorch_tanh"  # the hub has it under both names
+GEMMA = {
+    "hidden_activation": _GELU,
+    "hidden_act": _GELU,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 10,
+}
 LOCAL = ["sliding_attention"] * 5 + ["full_attention"]
 GEMMA3 = replace(
     SHAPE,

@@ -171,7 +171,7 @@ def test_packing_keeps_to_the_most_texts_of_a_row() -> None:
     packing = pack(np.ones(10, np.int64), row_length=8, per_row=4)
     assert packing.num_rows == 3
     assert np.bincount(packing.rows).tolist() == [4, 4, 2]
-    assert texts_per_row(TextConfig(max_tokens=256, buckets=(64, 128, 256))) == 4
+    assert texts_per_row(256) == 32
 
 
 def test_processes_agree_on_packed_rows(config: Config, workdir: Workdir) -> None:
@@ -189,7 +189,7 @@ def test_processes_agree_on_packed_rows(config: Config, workdir: Workdir) -> Non
     joined = {name: np.concatenate([half[name] for half in halves]) for name in batch}
 
     def documents(batch: dict[str, np.ndarray]) -> list[list[int]]:
-        row, number = np.divmod(batch["doc_slots"].ravel(), 4)
+        row, number = np.divmod(batch["doc_slots"].ravel(), texts_per_row(16))
         return [
             batch["doc_tokens"][r][batch["doc_segments"][r] == n + 1].tolist()
             for r, n in zip(row, number, strict=True)

@@ -20,6 +20,7 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.mine import open_negatives
 from scalingnote_jax.vectors.store import VectorStore
@@ -188,11 +189,12 @@ def test_what_is_done_is_skipped_and_only_what_depends_is_made_again(
     mined: Path, tmp_path: Path, scalingnote: Callable[..., int], capsys
 ):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
-    assert scalingnote("train", work, *ROUNDS) == 0
+    words = [word for word in ROUNDS if word != "--overwrite"]
+    assert scalingnote("train", work, *words) == 0
     assert capsys.readouterr().err.count("done already") == 3
     before = (work / "negatives" / "negatives.npz").read_bytes()
     shutil.rmtree(work / "negatives")
-    assert scalingnote("train", work, *ROUNDS) == 0
+    assert scalingnote("train", work, *words) == 0
     assert (work / "negatives" / "negatives.npz").read_bytes() == before
     assert capsys.readouterr().err.count("done already") == 2, "the same negatives as before"
     teachers = [work / "rounds" / "0" / "teacher", work / "teacher"]
@@ -232,15 +234,18 @@ def test_a_round_may_go_on_from_the_weights_before_it(
 
 
 @pytest.mark.slow
-def test_damaged_negatives_are_named(mined: Path, tmp_path: Path, scalingnote, capsys):
+def test_damaged_negatives_are_named_and_made_again(
+    mined: Path, tmp_path: Path, scalingnote, capsys
+):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
     path = work / "negatives" / "negatives.npz"
-    content = bytearray(path.read_bytes())
-    content[100] ^= 0xFF
-    path.write_bytes(content)
-    (work / "teacher" / "done.json").unlink()
-    assert scalingnote("train", work, *ROUNDS) == 2
-    assert "negatives.npz: damaged" in capsys.readouterr().err
+    before = path.read_bytes()
+    path.write_bytes(before[:100] + bytes([before[100] ^ 0xFF]) + before[101:])
+    with pytest.raises(UserError, match=r"negatives\.npz: damaged"):
+        open_negatives(path.parent)
+    assert scalingnote("mine", work, *(word for word in ROUNDS if word != "--overwrite")) == 0
+    assert "negatives.npz has changed" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_negatives_of_other_queries_are_not_trained_on(finished: Path, tiny_config: Path):
