@@ -117,6 +117,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
         check_on_mesh,
         check_places,
         claim_workdir,
+        completed,
         is_claimed,
     )
     from scalingnote_jax.workflow.workdir import Workdir
@@ -129,6 +130,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.devices import mesh as mesh_lib
 
     mesh_lib.start()
+    config = completed(config, planned=args.dry_run)
     from scalingnote_jax import run
     from scalingnote_jax.workflow.reuse import workdirs
 

@@ -15,8 +15,18 @@ PACKAGES = {
 }
 
 
-_WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json"]
-_TOKENIZER = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "config.json"]
+# What decides about ids; "*.model" is SentencePiece's.
+_TOKENIZER = [
+    "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json",
+    "added_tokens.json", "sentence_*_config.json", "config.json",
+]  # fmt: skip
+# Of weights all that `models/weights` reads, or refuses by name. In "*" are folders too: a model of
+# sentence-transformers has one for each module.
+_WEIGHTS = [
+    "model.safetensors", "model-*.safetensors", "*/model.safetensors", "*.index.json",
+    "projection.safetensors", "contract.json", "*config.json", "adapter_*",
+    "modules.json", "config_sentence_transformers.json",
+]  # fmt: skip
 
 
 def locate(ref: str, tokenizer: bool = False) -> Path:

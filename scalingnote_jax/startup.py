@@ -10,8 +10,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalingnote_jax.config import Config, TowerConfig
+from scalingnote_jax.config import Config, TowerConfig, replace
 from scalingnote_jax.config.neutral import is_neutral
+from scalingnote_jax.config.stages import Side
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import (
     CONFIG_FILE,
     field_values,
@@ -21,6 +23,7 @@ from scalingnote_jax.config.values import (
 from scalingnote_jax.data.sources import open_source
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hub import locate
+from scalingnote_jax.progress import say
 from scalingnote_jax.systems import systems_of
 
 if TYPE_CHECKING:
@@ -68,6 +71,53 @@ def _locate(cfg: TowerConfig, where: str) -> None:
         raise UserError(f"{field}: {e}") from e
 
 
+def completed(config: Config, planned: bool = False, tell: bool = True) -> Config:
+    """`config` with what the folders of the towers' weights say where it leaves that open, see
+    `models/weights/beside/completion.py`. Weights that are not there leave it as it is.
+
+    Args:
+        planned: nothing of weights is read where the config has their shape.
+        tell: says what was taken from where.
+
+    Raises:
+        UserError: a folder says what a tower has not, or the config contradicts it.
+    """
+    from scalingnote_jax.models.weights.beside.completion import complete_tower
+
+    teacher, student = config.teacher, config.distill.student
+    towers: tuple[tuple[TowerConfig, Side, str], ...] = (
+        (teacher.query, "query", "teacher.query"),
+        (teacher.doc, "doc", "teacher.doc"),
+        (student, "query", "distill.student"),
+    )
+    made = []
+    for cfg, side, where in towers:
+        there = cfg.weights == "random" or _is_there(cfg.weights)
+        unread = (planned and cfg.shape) or not there
+        if where == "distill.student" and not config.stages.distills:
+            unread = True
+        complete, lines = (cfg, []) if unread else complete_tower(cfg, side, where)
+        made.append(complete)
+        for line in lines if tell else ():
+            say(line)
+    query, doc, student = made
+    config = replace(
+        config,
+        teacher=replace(teacher, query=query, doc=doc),
+        distill=replace(config.distill, student=student),
+    )
+    validate(config)
+    return config
+
+
+def _is_there(weights: str) -> bool:
+    try:
+        locate(weights)
+    except UserError:
+        return False
+    return True
+
+
 def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     """Whether the towers can be built, and the batches be split over the devices.
 
@@ -76,6 +126,7 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     """
     if verb in _WITHOUT_TOWERS:
         return
+    from scalingnote_jax.losses.query_prediction import check_own_head
     from scalingnote_jax.models.from_teacher import student_config
     from scalingnote_jax.models.pair import Towers
     from scalingnote_jax.models.tower import tower_def
@@ -88,6 +139,7 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     if stages.refines:
         check_batch("refine", config.refine, mesh)
     Towers(config.teacher)
+    check_own_head(config.train, config.teacher.doc)
     if stages.distills:
         student = student_config(config.distill.student, config.teacher.query)
         tower_def(student, "distill.student")

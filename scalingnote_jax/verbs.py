@@ -118,8 +118,9 @@ def plan(parser: ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.config.load import load_config
     from scalingnote_jax.plan.make_plan import Workload
     from scalingnote_jax.plan.run_plan import PlanRequest, run_plan
+    from scalingnote_jax.startup import completed
 
-    config = load_config(args.config, overrides, smoke=args.smoke)
+    config = completed(load_config(args.config, overrides, smoke=args.smoke), planned=True)
     workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
     given = args.pairs, args.search, args.batches, args.compiles
     request = PlanRequest(args.topology, args.slices, *given)

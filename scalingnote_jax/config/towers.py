@@ -146,10 +146,15 @@ class TowerConfig:
     # weights whose config says so
     bidirectional: bool = False
     projection: CountOrZero = 0  # D; 0 means no projection: D is the hidden size
+    # Of a folder that brings more than a body (a sentence-transformers folder, an export of ours)
+    # pooling, linear layers, prompts and lengths are left there. False takes them where pooling,
+    # projection, prompt and max_tokens have their defaults, and refuses another pooling or D
+    body_only: bool = False
     text: TextConfig = field(default_factory=TextConfig)  # prompt and lengths
     # What the backward pass recomputes, layer by layer
     remat: Literal["none", "dots", "full", "offload"] = "none"
-    # Of the matmuls; weights, norms and softmax stay float32
+    # Of the products, and of the activations that the backward pass keeps of norms and feed-forward
+    # layers; weights, sums between layers, norms and softmax are computed in float32
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Share of the outputs of attention and feed-forward layers that training sets to zero
     dropout: Annotated[float, Range(0, 1, below=True)] = 0.0

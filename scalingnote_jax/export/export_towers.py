@@ -18,13 +18,13 @@ from scalingnote_jax.export.exported_tower import ExportedTower, open_tower
 from scalingnote_jax.export.sentences import write_one, write_pair
 from scalingnote_jax.export.stablehlo import write_stablehlo
 from scalingnote_jax.export.write_hf import write_hf, write_json
+from scalingnote_jax.models.weights.beside.own_export import CONTRACT
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract
 from scalingnote_jax.vectors.pairing import run_towers, served_config
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
 
-CONTRACT = "contract.json"
 _PROMPTS = {"query": "query_prompts", "doc": "doc_prompts"}
 
 

@@ -19,10 +19,9 @@ from safetensors.numpy import save_file
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.export.exported_tower import ExportedTower
 from scalingnote_jax.export.hf_config import config_of
-from scalingnote_jax.models.weights.hf_folder import INDEX, SINGLE
+from scalingnote_jax.models.weights.hf_folder import INDEX, PROJECTION, SINGLE
 from scalingnote_jax.models.weights.layouts import layout_of
 
-PROJECTION = "projection.safetensors"
 _SHARD_BYTES = 4 * 2**30  # what one file holds at most, and this process copies at a time
 # Words, digits, white space, signs, other scripts, characters that can be written in two ways
 _PROBES = (

@@ -7,7 +7,8 @@ Of the paper only the name is known. Two readings, both ours in detail:
   there. A document without a title takes part with its own vector.
 - generative, after NoteLLM (arXiv 2403.01744): the query's words are the continuation of the
   document. Ours: of its vector, not of its text. The projection leads back by its transpose and the
-  embedding table is the head, so that there is no weight that encoding has not.
+  embedding table is the head, so that there is no weight that encoding has not. A model whose head
+  is another one is refused: with the table in its place it would be no language model.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 import jax
 from jax.sharding import Sharding
 
-from scalingnote_jax.config import DecoderShape, TrainConfig
+from scalingnote_jax.config import DecoderShape, TowerConfig, TrainConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.chunks import in_chunks
 from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.models.weights.pretrained import open_weights
 
 
 def generative_loss(
@@ -45,8 +47,8 @@ def generative_loss(
     """
 
     def likelihood(params: dict[str, Any], texts: tuple[Any, ...]) -> jax.Array:
-        *pair, keys = texts
-        return tower.log_likelihood(params, *pair, rows, keys)
+        vectors, tokens, mask, keys = texts
+        return tower.log_likelihood(params, vectors, tokens, mask, rows, keys)
 
     texts = (doc_raw, query_tokens, query_mask, keys)
     return -in_chunks(likelihood, params, texts, rows, chunks=chunks).sum()
@@ -62,6 +64,21 @@ def check_title_prediction(cfg: TrainConfig, doc_tower: TowerDef) -> None:
         raise bad_input(field, given, "a causal decoder", "choose another tower, or 'none'")
     if not doc_tower.shape.num_layers:
         raise bad_input(field, f"{how!r}, with a tower without layers", "some", "or 'none'")
+
+
+def check_own_head(cfg: TrainConfig, doc: TowerConfig) -> None:
+    """Refuses a generative term with weights whose language model head is more than the embedding
+    table; reads their headers.
+    """
+    if cfg.title_prediction != "generative" or doc.weights == "random":
+        return
+    if own := open_weights(doc.weights, doc.bidirectional).own_head:
+        raise bad_input(
+            "--train.title_prediction",
+            f"'generative', with {doc.weights}, whose head is its own: {own}",
+            "a model whose head is its embedding table (tie_word_embeddings)",
+            "choose such a document tower, or 'contrastive'",
+        )
 
 
 def check_vocabularies(cfg: TrainConfig, query_tokenizer: str, doc_tokenizer: str) -> None:

@@ -32,6 +32,7 @@ from scalingnote_jax.models.layers.params import (
 from scalingnote_jax.models.lora import FOLDER, SCALES, linear_weights, merge
 from scalingnote_jax.models.quantised import Form
 from scalingnote_jax.models.tower_module import Tower
+from scalingnote_jax.models.weights.beside.completion import check_settings, folder_projection
 from scalingnote_jax.models.weights.pretrained import first_layers, open_pretrained, shape_of
 from scalingnote_jax.models.weights.storage import store
 
@@ -100,13 +101,23 @@ class TowerDef:
         """
         weights = given or {}
         if given is None and self.cfg.weights != "random":
-            cfg, shape = self.cfg, self.shape
-            body = open_pretrained(cfg.weights, cfg.num_layers, shape, cfg.bidirectional)
-            whole = {f"body/{path}": value for path, value in body.weights.items()}
-            weights = store(whole, shape, cfg.lora.base_dtype)
+            weights = self._on_disk()
         paths = traverse_util.flatten_dict(self.abstract()[0], sep="/")
         flat = {p: weights[p] if p in weights else Drawn(self, seed, p) for p in paths}
         return traverse_util.unflatten_dict(flat, sep="/")
+
+    def _on_disk(self) -> dict[str, Any]:
+        """What the weights of the config hold, path → as `stored_params`."""
+        cfg, shape = self.cfg, self.shape
+        body = open_pretrained(cfg.weights, cfg.num_layers, shape, cfg.bidirectional, cfg.body_only)
+        whole = {f"body/{path}": value for path, value in body.weights.items()}
+        weights = store(whole, shape, cfg.lora.base_dtype)
+        if body.settings is not None:
+            check_settings(cfg, body.settings, "tower")
+            if body.settings.dim:
+                given = body.settings, shape.hidden_size, cfg.weights
+                weights["projection"] = folder_projection(*given)
+        return weights
 
     def apply(
         self,

@@ -19,6 +19,7 @@ from scalingnote_jax import run
 from scalingnote_jax.config.values import CONFIG_FILE, read_workdir_config
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.progress import say
+from scalingnote_jax.startup import completed
 from scalingnote_jax.sweep.cells import SweepCell, make_cells
 from scalingnote_jax.sweep.spec import Sweep
 from scalingnote_jax.workflow.workdir import Workdir
@@ -97,8 +98,9 @@ def is_finished(sweep: Sweep, cell_run: CellRun) -> bool:
     """Whether all steps in its folder were done from the cell's config and the data as they are
     now.
     """
-    config, folder = sweep.config_with(cell_run.cell.words), cell_run.folder
+    folder = cell_run.folder
     try:
+        config = completed(sweep.config_with(cell_run.cell.words), tell=False)
         if read_workdir_config(folder) != config:
             return False
         return all(task.is_done(config) for task in run.tasks(config, Workdir(folder)))

@@ -13,13 +13,22 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hub import locate
 from scalingnote_jax.text.gguf_tokenizer import gguf_tokenizer
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
+# What `AutoTokenizer` looks at beside tokenizer.json. It may add tokens to it, change its
+# normalizer and special tokens, or build another one by the class that these name.
+_BESIDE = (_CONFIG, "special_tokens_map.json", "added_tokens.json", "config.json")
+# Of the Transformer module of sentence-transformers, under the names that its versions gave it
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 
 
 class TextTokenizer:
@@ -36,6 +45,7 @@ class TextTokenizer:
         """Takes `tokenizer` over, and switches off any truncation and padding that it came with."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        _drop_empty_template(tokenizer)
         self._tokenizer, self._max_tokens, self._lock = tokenizer, 0, threading.Lock()
         self._json = tokenizer.to_str()
         self.pad_id = pad_id
@@ -113,7 +123,8 @@ def load_tokenizer(ref: str) -> TextTokenizer:
         return TextTokenizer(*gguf_tokenizer(path))
     if path.is_file():
         return _from_json(path)
-    if (path / _FILE).is_file():
+    has_more = any((path / name).is_file() for name in _BESIDE)
+    if (path / _FILE).is_file() and not has_more:
         return _from_json(path / _FILE)
     return _from_transformers(path)
 
@@ -128,18 +139,18 @@ def _bytes() -> TextTokenizer:
 
 
 def _from_json(path: Path) -> TextTokenizer:
+    """A tokenizer.json by itself; of a tokenizer_config.json beside it only the pad token is read,
+    which decides about no text's ids.
+    """
+    beside = path.parent / _CONFIG
     try:
         tokenizer = Tokenizer.from_file(str(path))
-        config = json.loads((path.parent / _CONFIG).read_text()) if _has_config(path) else {}
+        config = json.loads(beside.read_text()) if beside.is_file() else {}
     except Exception as e:  # tokenizers raises plain Exception
         raise bad_input(
             str(path), f"cannot be read ({e})", "a tokenizer.json", "fetch it again"
         ) from e
     return TextTokenizer(tokenizer, _pad_id(tokenizer, config))
-
-
-def _has_config(path: Path) -> bool:
-    return (path.parent / _CONFIG).is_file()
 
 
 def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int:
@@ -156,17 +167,76 @@ def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int:
 
 
 def _from_transformers(folder: Path) -> TextTokenizer:
+    """The tokenizer of a folder as `AutoTokenizer` makes it: what the weights were trained with is
+    said by several files, and how they go together by the class that they name. Lower-cased where
+    a sentence-transformers folder says so.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch
+    whole = (folder / _FILE).is_file()
     try:
+        if whole:  # damage is better named by the file than by what a converter meets
+            Tokenizer.from_file(str(folder / _FILE))
         from transformers import AutoTokenizer  # slow to import, hence only where it is needed
 
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        backend = loaded.backend_tokenizer
+        tokenizer = loaded.backend_tokenizer
     except Exception as e:  # whatever a converter meets
+        reason = str(e).strip().partition("\n")[0]
+        if whole:
+            raise bad_input(
+                str(folder / _FILE),
+                f"cannot be read as AutoTokenizer does ({reason})",
+                "a tokenizer.json and settings beside it that go together",
+                f"fetch them again, or name {_FILE} itself to take it without the settings",
+            ) from e
         raise bad_input(
             str(folder),
-            f"no tokenizer.json, and transformers cannot make one ({e})",
+            f"no tokenizer.json, and transformers cannot make one ({reason})",
             "a tokenizer",
             "save it with AutoTokenizer(...).save_pretrained",
         ) from e
-    ids = [loaded.pad_token_id, loaded.eos_token_id, 0]
-    return TextTokenizer(backend, next(i for i in ids if i is not None))
+    if getattr(loaded, "split_special_tokens", False):
+        given, fix = "split_special_tokens true", "take it out"
+        raise bad_input(str(folder / _CONFIG), given, "special tokens that stay whole", fix)
+    if _lower_cases(folder):
+        _lower(tokenizer)
+    names = {"pad_token": loaded.pad_token, "eos_token": loaded.eos_token}
+    return TextTokenizer(tokenizer, _pad_id(tokenizer, names))
+
+
+def _lower_cases(folder: Path) -> bool:
+    """Whether the folder is a Transformer module of sentence-transformers that lower-cases."""
+    for name in SENTENCE_CONFIGS:
+        if (folder / name).is_file():
+            try:
+                return bool(json.loads((folder / name).read_text()).get("do_lower_case"))
+            except (ValueError, AttributeError) as e:
+                raise bad_input(
+                    str(folder / name), f"not JSON ({e})", "a JSON object", "fetch it again"
+                ) from e
+    return False
+
+
+def _lower(tokenizer: Tokenizer) -> None:
+    """Lower-cases before all else, as sentence-transformers does, unless it is done already."""
+    before = tokenizer.normalizer
+    if before is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+        return
+    steps = json.loads(before.__getstate__())
+    for step in steps.get("normalizers", [steps]):
+        if step["type"] == "Lowercase" or step.get("lowercase"):
+            return
+    is_sequence = isinstance(before, normalizers.Sequence)
+    inner = [before[i] for i in range(len(before))] if is_sequence else [before]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *inner])
+
+
+def _drop_empty_template(tokenizer: Tokenizer) -> None:
+    """Takes out a post-processor that adds nothing, which `AutoTokenizer` puts where there is none:
+    the same tokenizer has the same fingerprint, whoever saved it.
+    """
+    if isinstance(tokenizer.post_processor, TemplateProcessing):
+        template = json.loads(tokenizer.post_processor.__getstate__())
+        if [list(part) for part in template["single"]] == [["Sequence"]]:
+            tokenizer.post_processor = None

@@ -45,6 +45,9 @@ def check_tower(cfg: TowerConfig, where: str) -> None:
     if lora.rank and not lora.modules:
         given, expected = "none with adapters", "regular expressions of weights"
         raise bad_input(f"{field}.modules", given, expected, "such as layers/")
+    if cfg.body_only and cfg.weights in ("random", FIRST, ENDS):
+        given, fix = f"true, with weights={cfg.weights!r}", "leave it out"
+        raise bad_input(f"--{where}.body_only", given, "a folder that has more than a body", fix)
     if cfg.weights in (FIRST, ENDS):
         return
     if cfg.shape is not None:

@@ -69,13 +69,13 @@ def _require(path: Path, config: Values, wanted: Values) -> None:
 
 def _decoder(path: Path, config: Values, **special: Any) -> DecoderShape:
     """What all decoders have, and what is special to one of them."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
     _require(path, config, {"partial_rotary_factor": 1.0})
     if not special.get("gemma"):  # whose windows are read from it
         _require(path, config, {"layer_types": ["full_attention"] * config["num_hidden_layers"]})
     if special.get("window"):
         # How far to each side would it reach? Libraries differ; only Gemma 3's other field says it.
         _require(path, config, {"is_causal": True})
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
     return DecoderShape(
         **{
             "vocab_size": config["vocab_size"],

@@ -52,9 +52,10 @@ class GgufFile:
     """The `TensorSource` (see `pretrained`) of such a file."""
 
     def __init__(self, path: Path):
-        """Raises UserError: not a GGUF file, or of another architecture."""
+        """Raises UserError: not a GGUF file, not a whole model, or of another architecture."""
         self.path = path
         fields = read_gguf(path)
+        _check_whole(path, fields)
         self._architecture: str = fields["general.architecture"]
         self.bidirectional = not fields.get(f"{self._architecture}.attention.causal", True)
         self.shape = _shape(path, fields, self._architecture)
@@ -65,6 +66,13 @@ class GgufFile:
             self.shape = replace(self.shape, rope_scaling=scaling)
             del self._tensors[_SLOWED_BY]
         self.names = frozenset(self._tensors)
+        cap = float(fields.get(f"{self._architecture}.final_logit_softcapping", 0))
+        self.own_head = f"final_logit_softcapping {cap:g}" if cap else ""
+        if "lm_head.weight" in self.names:  # files of tied models have none
+            self.own_head = "output.weight"
+
+    def check(self) -> None:
+        """As `TensorSource.check`: names in such a file are unique."""
 
     def tensor_shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
@@ -82,6 +90,15 @@ class GgufFile:
         if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight")):
             return _half_split(value, self.shape.head_dim)
         return value
+
+
+def _check_whole(path: Path, fields: GgufFields) -> None:
+    if (kind := fields.get("general.type", "model")) != "model":
+        given, fix = f"a file of type {kind!r}", "merge it into its model, and name that file"
+        raise bad_input(str(path), given, "a model", fix)
+    if (parts := fields.get("split.count", 0)) > 1:
+        fix = "join them with `gguf-split --merge`"
+        raise bad_input(str(path), f"one of {parts} parts", "a whole model", fix)
 
 
 def _canonical(name: str, names: dict[str, str]) -> str:

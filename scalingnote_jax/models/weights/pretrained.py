@@ -21,11 +21,15 @@ from scalingnote_jax.config.towers import NO_LAYERS, Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hub import locate
 from scalingnote_jax.models.bodies import body_blueprint
+from scalingnote_jax.models.weights.beside.completion import settings_of
+from scalingnote_jax.models.weights.beside.folder_settings import FolderSettings
 from scalingnote_jax.models.weights.gguf_file import GgufFile
 from scalingnote_jax.models.weights.hf_folder import HfFolder
 from scalingnote_jax.models.weights.layouts import Layout, Ranges, Stored, layout_of
+from scalingnote_jax.progress import say
 
 _BLOCK_VALUES = 2**22  # read at once: 16 MiB of float32
+_NAMED = 8  # of the tensors that are not read
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ class Pretrained:
         shape: its shape, with the number of layers that were read.
         weights: by parameter path below the body ("layers/q", "embedding/table"), layers stacked;
             still on disk.
+        settings: what stands beside it; None: nothing, or it was not looked at.
     """
 
     shape: Shape
     weights: dict[str, StoredWeight]
+    settings: FolderSettings | None = None
 
 
 class StoredWeight:
@@ -117,10 +123,15 @@ class TensorSource(Protocol):
     path: Path
     names: frozenset[str]
     bidirectional: bool  # a decoder whose config says that tokens see later ones too
+    own_head: str  # what a language model's head is beside the embedding table; "": nothing
 
     @property
     def shape(self) -> Shape:
         """With all its layers."""
+        ...
+
+    def check(self) -> None:
+        """Refuses tensors that contradict each other."""
         ...
 
     def tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -186,23 +197,29 @@ def open_pretrained(
     num_layers: int = 0,
     expected: Shape | None = None,
     bidirectional: bool = False,
+    body_only: bool = False,
 ) -> Pretrained:
-    """The weights of a pretrained body, in float32.
+    """The weights of a pretrained body, in float32. Says what there is beside them, and which
+    tensors are not read.
 
     Args:
         ref, bidirectional: as for `open_weights`.
         num_layers: read only the first so many layers; 0 reads all.
         expected: the shape that was planned with, if any; another one is refused before any tensor
             is read.
+        body_only: as in `TowerConfig`.
 
     Raises:
-        UserError: as `shape_of`; a tensor is missing, unknown or of another shape.
+        UserError: as `shape_of` and `settings_of`; a tensor is missing, unknown, of another shape,
+            or there twice.
     """
     source = open_weights(ref, bidirectional)
+    settings = None if body_only else settings_of(source.path)
     shape = first_layers(source.shape, num_layers, ref)
     if expected not in (None, shape):
         raise bad_input(ref, f"weights of {shape}", f"the config's {expected}", "leave `shape` out")
     _check_complete(source, layout_of(source.shape))
+    source.check()
     layout = layout_of(shape)
     _, shapes, _ = body_blueprint(shape)
     wanted = traverse_util.flatten_dict(shapes, sep="/")
@@ -211,7 +228,18 @@ def open_pretrained(
     weights = {p: StoredWeight(source, s, wanted[p].shape, kind) for p, s in layout.stored.items()}
     for weight in weights.values():
         _check_shape(weight)
-    return Pretrained(shape, weights)
+    _say_what_else(source, settings)
+    return Pretrained(shape, weights, settings)
+
+
+def _say_what_else(source: TensorSource, settings: FolderSettings | None) -> None:
+    unread = sorted(source.names - layout_of(source.shape).expected(source.shape.num_layers))
+    more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+    parts = [settings.said] if settings else []
+    if unread:
+        parts.append(f"not read: {', '.join(unread[:_NAMED])}{more}")
+    if parts:
+        say(f"{source.path}: the body; {'; '.join(parts)}")
 
 
 def _check_complete(source: TensorSource, layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""A setting of config.json that stands there twice, under the names of several libraries or versions.
+"""A setting that stands in config.json twice, under names of several libraries or versions.
 
 Which of the two a library takes is its own affair: where they disagree, another model would be
 computed by another library. So that is refused, as is a setting under a foreign name alone where
@@ -57,12 +57,11 @@ def check_spellings(path: Path, config: Values) -> None:
             if config.get(name) is not None:
                 _same(path, name, config[name], other, config[other])
             elif name in _OPTIONAL and not encoder and not _rope_has(config, name):
-                raise bad_input(
-                    str(path), f"{other} {config[other]!r}", f"{name}", f"call it {name}"
-                )
+                given = f"{other} {config[other]!r}, and no {name}"
+                raise bad_input(str(path), given, "the name in transformers", f"call it {name}")
     if config.get("multi_query") and config.get("num_key_value_heads") != 1:
-        given = config.get("num_key_value_heads")
-        _same(path, "num_key_value_heads", given, "multi_query, which means", 1)
+        heads = config.get("num_key_value_heads")
+        _same(path, "num_key_value_heads", heads, "multi_query, which means", 1)
     both, causal = config.get("use_bidirectional_attention"), config.get("is_causal")
     if both is not None and causal is not None and bool(both) == bool(causal):
         _same(path, "use_bidirectional_attention", both, "is_causal", causal, differ=True)

@@ -123,6 +123,7 @@ def tower(shape: dict[str, list[Any]]) -> dict[str, list[Any]]:
         "num_layers": [-2, 3, 1.0],  # of two
         "pooling": [*WORD, "marker"],
         "bidirectional": FLAG,
+        "body_only": FLAG,
         "projection": [*COUNT_OR_ZERO, 17],  # D is 16 elsewhere
         "text.prompt": ["", "{title}", 3],
         "text.max_tokens": [*COUNT, 63],

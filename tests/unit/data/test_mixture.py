@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 from run_parts import first_stage
 
 from scalingnote_jax.config import DataConfig, replace
@@ -165,7 +166,7 @@ def sampler(
     assert found is not None
     options = {"negatives_per_query": 1, "seed": 0, "bucket_window": 3, "batch_size": 8} | options
     mixing = Mixing(found, weights, single)
-    return PairSampler(built, "train", tokens, tokens, (8,), (2, 8), mixing=mixing, **options)
+    return pair_batches(built, (tokens, tokens), ((8,), (2, 8)), mixing=mixing, **options)
 
 
 def epoch(pairs: PairSampler, number: int = 0) -> np.ndarray:
@@ -228,10 +229,7 @@ def test_negatives_are_of_the_querys_own_collection(built: Collection, cfg: Data
 def test_a_mixed_batch_is_a_function_of_seed_and_step(built: Collection, cfg: DataConfig) -> None:
     for single in (False, True):
         whole = sampler(built, cfg, (2.0, 1.0), single)
-        parts = [
-            sampler(built, cfg, (2.0, 1.0), single, process_index=i, process_count=2)
-            for i in range(2)
-        ]
+        parts = [sampler(built, cfg, (2.0, 1.0), single, index=i, count=2) for i in range(2)]
         for step in (13, 2):  # any step first
             slices = [part.batch(step) for part in parts]
             for name, expected in whole.batch(step).items():

@@ -75,6 +75,7 @@ def test_the_tower_has_to_say_it_too(tmp_path: Path) -> None:
         (
             {
                 "model_type": "gemma3",
+                "hidden_act": "gelu_pytorch_tanh",
                 "text_config": GEMMA3 | {"use_bidirectional_attention": True},
             },
             "use_bidirectional_attention True; expected False",
