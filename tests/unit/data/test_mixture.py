@@ -12,8 +12,8 @@ import pytest
 from pair_batches import pair_batches
 from run_parts import first_stage
 
-from scalingnote_jax.config import DataConfig
-from scalingnote_jax.config.forms.mixture_entry import check_mixture, members
+from scalingnote_jax.config import DataConfig, replace
+from scalingnote_jax.config.forms.mixture_entry import check_mixture, members, prompt_of
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection, build_dataset
@@ -80,6 +80,22 @@ def test_word_matching_gets_texts_without_prompts(built: Collection, cfg: DataCo
     texts = [d.text for d in bare(cfg, built.documents)]
     assert texts[59:61] == ["big answer 59", "small answer 0"]
     assert next(bare(cfg, built.queries[60:])).text == "small question 0"
+
+
+def test_a_text_from_outside_gets_the_prompt_of_its_collection(cfg: DataConfig) -> None:
+    assert prompt_of(cfg, "query_prompts", "little") == "Question, in short: "
+    assert prompt_of(cfg, "query_prompts", "big") == ""
+    assert prompt_of(DataConfig(), "query_prompts", None) == ""
+    same = replace(cfg, query_prompts=("little=Q: ", "big=Q: "))
+    assert prompt_of(same, "query_prompts", None) == "Q: "  # whichever it is
+    for given, says in (
+        (None, "none, and --data.query_prompts differs between them; expected one of big, little"),
+        ("huge", "'huge'; expected one of big, little"),
+    ):
+        with pytest.raises(UserError, match=says):
+            prompt_of(cfg, "query_prompts", given)
+    with pytest.raises(UserError, match="'big'; expected none without"):
+        prompt_of(DataConfig(), "doc_prompts", "big")
 
 
 def test_members_by_row(built: Collection, cfg: DataConfig) -> None:
