@@ -77,7 +77,7 @@ def test_one_tensor_under_two_names(tmp_path: Path) -> None:
     ref = write_hf(tmp_path / "other", LLAMA_CONFIG, other)
     refused(ref, "embed_tokens.weight", "model.embed_tokens.weight are one tensor, and differ")
     ref = write_shards(tmp_path / "shards", LLAMA_CONFIG, other)
-    refused(ref, "in model-0000", "are one tensor, and differ")
+    refused(ref, "are one tensor, and differ")
 
 
 def test_a_tied_head_is_the_table(tmp_path: Path) -> None:
