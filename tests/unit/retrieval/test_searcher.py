@@ -11,13 +11,13 @@ import pytest
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
-from scalingnote_jax.data.collection import Collection
+from scalingnote_jax.data.collection import Collection, StoredRows
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.latency import Asked, time_each, time_searcher
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.retrieval.searcher import Hit, Searcher
-from scalingnote_jax.retrieval.texts import CollectionTexts
+from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.retrieval.updates import IndexUpdate
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir
@@ -206,6 +206,22 @@ def test_texts_are_read_at_once_and_as_they_are_one_by_one(finished: Path) -> No
     assert texts["d3-1"] == by_id["d3-1"]
     assert len(texts) == 40
     assert "nobody" not in texts
+    assert texts_of(texts, ["d0-0", "nobody"]) == [by_id["d0-0"], ("", "")]
+
+
+def test_an_answer_is_one_read_of_all_its_documents(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    read = StoredRows._read
+
+    def spy(self: StoredRows, rows: list[int]) -> list[Any]:
+        reads.append(len(rows))
+        return read(self, rows)
+
+    monkeypatch.setattr(StoredRows, "_read", spy)
+    searcher.search(["topic3", "topic4"], 7)
+    assert reads == [14]
 
 
 def test_queries_of_a_split_are_timed_where_there_are_no_others(finished: Path) -> None:
