@@ -289,7 +289,6 @@ def train(
     place: Place,
 ) -> TrainState:
     """Runs stage 1 to its end, from the newest checkpoint if there is one."""
-    documents = cfg.batch_size * (1 + cfg.negatives_per_query)
-    devices = f"over {place.mesh.size} devices"
-    say(f"train: {cfg.batch_size} queries × {documents} documents a step {devices}")
+    size, group, devices = cfg.batch_size, 1 + cfg.negatives_per_query, place.mesh.size
+    say(f"train: {size} queries × {size * group} documents a step over {devices} devices")
     return fit(build(cfg, teacher, seed, pairs, start, place))
