@@ -17,30 +17,33 @@ fi
 make_environment "index,pretrained,plan,export,docs,dev${WITH_TORCH:+,onnx,bench}"
 
 logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
-checks=() pids=()
-# Side by side, each with a log of its own that is shown if the check fails.
-check() {
-  checks+=("$*")
-  "$@" > "$logs/${#checks[@]}" 2>&1 &
+trap 'kill "${pids[@]}" 2> /dev/null || true; rm -rf "$logs"' EXIT
+names=() pids=()
+# Starts a check in the background, with a log of its own.
+start() {
+  names+=("$*")
+  "$@" > "$logs/${#names[@]}" 2>&1 &
   pids+=($!)
 }
-check mypy # first, as it takes longest
-check ruff check .
-check ruff format --check .
-check lint-imports --no-logo
-check shellcheck launch/*.sh .ci/run
-check yamllint --strict .
-failed=0
-for i in "${!checks[@]}"; do
-  if wait "${pids[$i]}"; then
-    echo "passed: ${checks[$i]}"
+# Waits for a check by its number, and shows its log if it failed.
+passed() {
+  if wait "${pids[$1]}"; then
+    echo "passed: ${names[$1]}"
   else
-    failed=1
-    cat "$logs/$((i + 1))"
-    echo "FAILED: ${checks[$i]}"
+    cat "$logs/$(($1 + 1))"
+    echo "FAILED: ${names[$1]}"
+    return 1
   fi
-done
+}
+failed=0
+start mypy # 0: the longest, so that the tests begin meanwhile
+start ruff check .
+start ruff format --check .
+start lint-imports --no-logo
+start shellcheck launch/*.sh .ci/run
+start yamllint --strict .
+for i in 1 2 3 4 5; do passed "$i" || failed=1; done
 [ "$failed" = 0 ] || exit 1
-
-python -m pytest -q -n "${TEST_WORKERS:-2}" --dist loadfile "${chosen[@]}" "$@"
+python -m pytest -q -n "${TEST_WORKERS:-2}" --dist loadfile "${chosen[@]}" "$@" || failed=$?
+passed 0 || failed=1
+exit "$failed"

@@ -95,7 +95,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     parser.add_argument("config", help=CONFIG_WORD)
     parser.add_argument("--workdir", help="where everything is written (default: runs/NAME)")
     parser.add_argument(
-        "--overwrite", action="store_true", help="redo what another config left in the workdir"
+        "--overwrite", action="store_true", help="do the step again, and what another config left"
     )
     parser.add_argument(
         "--reuse", help="a workdir, or a folder of them: steps of theirs with the same inputs serve"

@@ -16,7 +16,7 @@ from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
 from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
-from scalingnote_jax.train import stage1, stage2, stage3
+from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
 from scalingnote_jax.vectors.trained import RunTowers, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
@@ -50,7 +50,7 @@ def mine_by_teacher(made: Made, settings: Settings, place: Place) -> None:
     """Hard negatives by a teacher → negatives/."""
     towers, vectors = _towers(settings, made.train), made.train.folder.parent / "embeddings"
     ranker = mine.Ranker.of(towers, vectors, settings.encode, settings.eval.exact)
-    given = settings.mine, settings.data, settings.seed, Collection.open(made.data.folder)
+    given = settings.mine, settings.data, settings.seed, _shown(made.data, settings)
     mine.mine("teacher", *given, place, ranker)
 
 
@@ -60,7 +60,7 @@ STAGE_1 = ("teacher", "train", "seed", "encode.batch_size", *MIXTURE)
 @step("train", ("data", "mine", "before"), STAGE_1, output=weights_hash, resumes=True)
 def train(made: Made, settings: Settings, place: Place) -> None:
     """Stage 1: LLM query tower ⇄ LLM document tower, contrastive → teacher/."""
-    collection = Collection.open(made.data.folder)
+    collection = _shown(made.data, settings)
     mined = made.mine and mine.open_negatives(made.mine.folder)
     pairs = stage1.Pairs(collection, Members.of(settings.data, collection), mined)
     start = stage1.Start(settings.encode.batch_size, made.before and made.before.folder)
@@ -85,7 +85,7 @@ def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, None), settings.encode)
     vectors = made.encode or made.documents  # read by terms that compare scores, else looked at
-    collection = Collection.open(made.data.folder)
+    collection = _shown(made.data, settings)
     stage2.distill(settings.distill, lesson, collection, vectors and vectors.folder, place)
 
 
@@ -93,33 +93,41 @@ STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode
 
 
 @step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES),
+    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
     output=weights_hash, resumes=True,
 )  # fmt: skip
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
-    negatives = stage3.Rules(settings.mine, settings.eval.exact)
-    collection, sizes = Collection.open(made.data.folder), settings.distill.matryoshka
-    given = settings.refine, lesson, sizes, negatives, collection
+    negatives = candidates.Rules(settings.mine, settings.eval.exact)
+    collection, sizes = _shown(made.data, settings), settings.distill.matryoshka
+    members = Members.of(settings.data, collection)
+    given = settings.refine, lesson, sizes, negatives, collection, members
     stage3.refine(*given, made.encode.folder, place)
 
 
-INDEX = ("index", "teacher", "encode", "seed")
+INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
-@step("index", ("data", "train", "encode"), INDEX, output=build_index.content)
+@step(
+    "index", ("data", "train", "encode"), INDEX, output=build_index.content,
+    outside=build_index.library, exclusive=True,
+)  # fmt: skip
 def index(made: Made, settings: Settings, place: Place) -> None:
     """ScaNN over the document vectors, tuned by held-out queries of the teacher → index/."""
     tower = _towers(settings, made.train).get("teacher", "query")
-    queries = build_index.TuningQueries(tower, made.data.folder, settings.encode)
-    build_index.make_index(made.encode.folder, settings.index, place, queries)
+    given = tower, made.data.folder, settings.encode, settings.seed
+    queries, depth = build_index.TuningQueries(*given), settings.eval.depth
+    build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
 
 
 READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")
 
 
-@step("eval", READ_BY_EVAL, EVERYTHING, output=evaluate.content, outside=evaluate.outside)
+@step(
+    "eval", READ_BY_EVAL, EVERYTHING, output=evaluate.content, outside=evaluate.outside,
+    also=("../report.html",),
+)  # fmt: skip
 def evaluation(made: Made, settings: Settings, place: Place) -> None:
     """Student, teacher and baselines on the very same index → eval/, report.html."""
     towers = _towers(settings, made.train, made.distill, made.refine)
@@ -127,6 +135,11 @@ def evaluation(made: Made, settings: Settings, place: Place) -> None:
         settings, towers, Collection.open(made.data.folder), place.workdir
     )
     evaluate.evaluate(subject, place.mesh)
+
+
+def _shown(data: Output, settings: Settings) -> Collection:
+    """The collection as the document tower sees it."""
+    return Collection.open(data.folder).as_shown(settings.teacher.doc.text.prompt)
 
 
 def _towers(settings: Settings, *trained: Output | None) -> RunTowers:

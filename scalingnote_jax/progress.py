@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from scalingnote_jax.errors import printable
+
 LINE_EVERY_SECS = 10.0
 
 console = Console(stderr=True, highlight=False)
@@ -35,7 +37,7 @@ def quiet() -> None:
 def say(message: str) -> None:
     """One line to stderr (stdout carries results only)."""
     if not _quiet:
-        console.print(message, markup=False, soft_wrap=True)
+        console.print(printable(message), markup=False, soft_wrap=True)
 
 
 class Bar:
@@ -79,12 +81,13 @@ class Bar:
 @contextmanager
 def progress(name: str, total: int, unit: str = "steps") -> Iterator[Bar]:
     """A progress bar for `total` units of work (0: not known), as a context."""
+    name = printable(name)
     if _quiet or not sys.stderr.isatty():
         bar = Bar(name, total, unit, None)
         yield bar
     else:
         columns = (
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),

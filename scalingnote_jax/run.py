@@ -42,7 +42,7 @@ def tasks(config: Config, workdir: Workdir) -> list[Task]:
         distill = Task(pipeline.distill, workdir.student, workdir, given, looks)
         made = {**made, "distill": distill}
     if stages.refines:
-        made["refine"] = Task(pipeline.refine, workdir.refined, workdir, made)
+        made = {**made, "refine": Task(pipeline.refine, workdir.refined, workdir, made)}
     read = {name: made[name] for name in ("data", "train", "encode")}
     index = Task(pipeline.index, workdir.index, workdir, read)
     evaluation = Task(pipeline.evaluation, workdir.eval, workdir, {**made, "index": index})
@@ -85,8 +85,10 @@ def run_verb(
     overwrite: bool = False,
 ) -> None:
     """Runs a verb's steps; the last arguments are those of `run_task`."""
-    for task in tasks_of(config, workdir, verb):
-        run_task(task, config, mesh, reuse, overwrite)
+    found = tasks_of(config, workdir, verb)
+    for task in found:
+        again = overwrite and verb != "run" and task is found[-1]  # what the verb is for
+        run_task(task, config, mesh, reuse, overwrite, again)
 
 
 def encode_side(config: Config, workdir: Workdir, mesh: Mesh, tower: str, side: str) -> None:

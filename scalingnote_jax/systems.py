@@ -115,7 +115,7 @@ REGISTRY: dict[str, System] = {
 }
 
 
-TEACHER, STUDENT, WORDS = "teacher", "student", "bm25"
+TEACHER, WORDS = "teacher", "bm25"
 
 
 def is_student(name: str) -> bool:

@@ -18,16 +18,18 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("text", nargs="+", help="one query per argument")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
+    parser.add_argument("--collection", help="of a mixture with prompts: which the queries are for")
     args = parser.parse_args(words)
+    from scalingnote_jax.errors import printable
     from scalingnote_jax.retrieval.searcher import Searcher
 
     searcher = Searcher.open(args.workdir, student=args.student)
-    for text, hits in zip(args.text, searcher.search(args.text, args.k), strict=True):
-        print(f"{text}")
+    found = searcher.search(args.text, args.k, args.collection)
+    for text, hits in zip(args.text, found, strict=True):
+        print(printable(text))
         for rank, hit in enumerate(hits, 1):
-            line = " ".join(hit.text.split())
-            cut = f"{line[:90]}{'…' if len(line) > 90 else ''}"
-            print(f"{rank:>4}. {hit.score:.3f}  {hit.id}  {cut}")
+            cut = f"{hit.line[:90]}{'…' if len(hit.line) > 90 else ''}"
+            print(f"{rank:>4}. {hit.score:.3f}  {printable(hit.id)}  {cut}")
 
 
 def compare(parser: ArgumentParser, words: list[str]) -> None:
@@ -73,6 +75,7 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
         "documents by the teacher",
     )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--collection", help="of a mixture with prompts: which it is for")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
     from scalingnote_jax.export.export_towers import ExportRequest, export_towers
@@ -81,7 +84,7 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.workflow.workdir import Workdir
 
     side = args.side or ("query" if args.tower == "student" else "doc")
-    request = ExportRequest(args.format, args.tower, side, args.dtype)
+    request = ExportRequest(args.format, args.tower, side, args.dtype, args.collection)
     workdir = Workdir(args.workdir)
     metrics = finished_metrics(served_config(workdir), workdir)
     export_towers(workdir.root, request, Path(args.out), args.overwrite, metrics)

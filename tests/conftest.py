@@ -162,7 +162,11 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a tiny config file; a test may put other configs beside it, under other names."""
+    """The path of a tiny config file; a test may put other configs beside it, under other names.
+
+    A test that trains with it as it is finds the programs of `finished` compiled. Fewer steps would
+    be slower: the schedule's length is a constant of the program, so it would be another one.
+    """
     return once(tmp_path_factory, "tiny", make_config) / "tiny.py"
 
 

@@ -4,7 +4,8 @@ A workdir stays its config's when one of them changes, and no step is done again
 purpose, though they look alike:
 - `eval.exact.*`: with `recall_target` below 1 the sizes of the blocks decide what is found;
 - `index.max_shard_rows`: several parts are several indexes;
-- `*.accumulate`, `*.bucket_window`: they decide which texts are each other's negatives;
+- `*.accumulate`, `*.bucket_window`: they decide which texts are each other's negatives, and in
+  stage 2 of which texts the figures of a batch are;
 - `distill.probe_queries`: the figures of the probe are of other texts.
 """
 

@@ -9,6 +9,7 @@ from scalingnote_jax.config.limits import (
     Count,
     CountOrZero,
     Metric,
+    Name,
     PositiveShare,
     Range,
     Share,
@@ -41,11 +42,13 @@ class IndexConfig:
     exact_below: CountOrZero = 20_000  # fewer vectors: brute force
     # More vectors: a tree of sqrt(n) leaves in front of the hashes
     partition_above: CountOrZero = 100_000
-    # Least recall@10 against exact search: the fastest setting that reaches it is taken. 0: the two
-    # below are taken as they are
+    # Least recall against exact search, of the best 10 and of the best eval.depth: the fastest
+    # setting that surely reaches it is taken. 0: the two below are taken as they are
     target_recall: Share = 0.95
-    reorder: Count = 200  # candidates scored again with the exact vectors
-    # Share of the leaves that are searched
+    # With target_recall=0: candidates scored again with the exact vectors in a search for 10; in
+    # proportion in a deeper one
+    reorder: Count = 200
+    # With target_recall=0: share of the leaves that are searched
     search_percent: Annotated[float, Range(0, 100, above=True)] = 10.0
     tuning_queries: Count = 1000  # held out for tuning, at most
     tuning_builds: Count = 2  # hashing and SOAR variants that tuning builds (`tuning.VARIANTS`)
@@ -73,7 +76,7 @@ class ExactConfig:
 class EvalConfig:
     """The offline evaluation."""
 
-    split: Literal["train", "dev", "test"] = "test"  # whose queries are asked
+    split: Name = "test"  # whose queries are asked: train, dev, test, or one of data.more_splits
     # What is compared. "student_int8": the student with linear weights in int8, on the same index.
     # With stage 3, "refined" stands beside "student", and in int8 is what is shipped, the refined
     # one
@@ -82,6 +85,12 @@ class EvalConfig:
     metrics: tuple[Metric, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")
     depth: Count = 100  # documents kept per query, in the runs and the metrics
     latency_queries: Count = 200  # single queries timed for query_ms_p50 and query_ms_p99
+    # Least grade that counts as relevant, for all metrics but nDCG, which takes the grades as they
+    # are; 2 for the passages of TREC DL
+    relevant_from: Count = 1
+    # Leaves the document that has a query's own id out of what is found for it, as BEIR does for
+    # ArguAna and Quora
+    leave_out_own_id: bool = False
     # Disturbances whose cost is measured, each a curve (docs/robustness.md); (): none
     robustness: tuple[Disturbance, ...] = ()
     robustness_strengths: tuple[Share, ...] = (0.1, 0.3, 0.5)  # of 1, beside the undisturbed point

@@ -14,6 +14,7 @@ from scalingnote_jax.config import (
     DecoderShape,
     MeshConfig,
     ModernBertShape,
+    RefineConfig,
     TowerConfig,
     replace,
 )
@@ -49,17 +50,18 @@ def shrunk(config: Config) -> Config:
             accumulate=min(distill.accumulate, 2),
             matryoshka=_sizes(distill.matryoshka),
         ),
-        refine=replace(
-            config.refine,
-            duration=config.refine.duration and STEPS,
-            batch_size=BATCH,
-            accumulate=min(config.refine.accumulate, 2),
-        ),
+        refine=_refine(config.refine),
         encode=replace(config.encode, dim=min(config.encode.dim, DIM)),
         # Runs of other systems are over the texts of the whole config
         eval=replace(config.eval, latency_queries=10, runs=()),
         mesh=MeshConfig(),
     )
+
+
+def _refine(cfg: RefineConfig) -> RefineConfig:
+    if not cfg.duration:
+        return cfg
+    return replace(cfg, duration=STEPS, batch_size=BATCH, accumulate=min(cfg.accumulate, 2))
 
 
 def _sizes(matryoshka: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from scalingnote_jax.config.limits import (
     Filled,
     Form,
     Interval,
+    Name,
     OptionalDuration,
     Percent,
     Positive,
@@ -61,14 +62,17 @@ class DataConfig:
     doc_prompts: tuple[Entry, ...] = ()
     query_field: Filled = "query"  # pairs, tfds: the field with the query
     positive_field: Filled = "positive"  # pairs, tfds: with a relevant text, or a list of them
-    # pairs, tfds: with texts that are not relevant, or lists of them; a name without * has to be in
-    # every row
-    negative_fields: tuple[Filled, ...] = ("negative*",)
+    # pairs, tfds: with texts that are not relevant, or lists of them. * stands for anything, # for
+    # a number or nothing; a name with neither has to be in every row
+    negative_fields: tuple[Filled, ...] = ("negative#", "negatives#", "negative_#", "negatives_#")
     # pydocs: only these installed distributions; () takes all
     packages: tuple[Filled, ...] = ()
+    # beir, ir_datasets: further judgements to test on, beside train, dev and test: qrels/NAME.tsv,
+    # or the id below the path, such as trec-dl-2019
+    more_splits: tuple[Name, ...] = ()
     max_documents: CountOrZero = 0  # pydocs: a seeded sample of this many pairs; 0 keeps all
     # pydocs: share of the modules whose pairs are for testing only; pairs, tfds: where there are
-    # only training rows, share of the groups of queries that share no positive
+    # only training rows, share of the groups of queries that share no text
     test_percent: Percent = 15
     dev_percent: Percent = 5  # the same for choosing settings
     # A longer text is refused: it is a broken export more often than a document
@@ -108,7 +112,7 @@ class TrainConfig:
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
-    max_logit_scale: Positive = 100.0  # cap on 1 / temperature while it is learned
+    max_logit_scale: Positive = 100.0  # 1 / temperature is taken back to it while it is learned
     # A document whose cosine with the query is above the positive's by more than this is taken for
     # an unjudged positive, not a negative (Qwen3-Embedding: 0.1); None: only ids decide
     false_negative_margin: CosineDifference | None = None
@@ -210,7 +214,8 @@ class DistillConfig:
     sample_documents: Count = 256
     # Lengths, rising to D, that the student's vectors may be cut to; (): D alone
     matryoshka: tuple[Count, ...] = ()
-    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Mean gradient of this many parts of the batch, one after the other: that of the whole batch
+    accumulate: Count = 1
     # Batches whose rows are sorted by length among each other, so that padding is small
     bucket_window: Count = 16
     # This many dev queries, or else texts that `max_queries` left out, are only watched: how near
@@ -236,7 +241,8 @@ class RefineConfig:
     temperature: Positive = 0.05  # scores are divided by it; it is not learned
     false_negative_margin: CosineDifference | None = None  # as in `train`
     w_align: Weight = 1.0  # weight of 1 - cosine with the teacher's vector of the query
-    accumulate: Count = 1  # gradients of this many parts of the batch, one after the other
+    # Mean gradient of this many parts of the batch; each part has only its own negatives
+    accumulate: Count = 1
     # Batches whose rows are sorted by length among each other, so that padding is small
     bucket_window: Count = 16
     # The optimizer of stage 3: about a third of stage 2's learning rate (docs/distillation.md)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.check_fields import check_fields
 from scalingnote_jax.config.rules.data_rules import DATA_RULES
+from scalingnote_jax.config.rules.effects import check_effects
 from scalingnote_jax.config.rules.evaluation_rules import EVALUATION_RULES
 from scalingnote_jax.config.rules.tower_rules import TOWER_RULES
 from scalingnote_jax.config.rules.training_rules import TRAINING_RULES
@@ -22,3 +23,4 @@ def validate(config: Config) -> None:
     check_fields(config)
     for rule in (*DATA_RULES, *TOWER_RULES, *TRAINING_RULES, *EVALUATION_RULES):
         rule(config)
+    check_effects(config)

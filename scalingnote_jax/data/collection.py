@@ -6,6 +6,7 @@ TFDS is imported only then. Not for building it: see `dataset.py`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # part of every dataset's content hash: what reads it is redone too
 TFDS_VERSION = "1.0.0"  # of the three TFDS datasets; part of their paths
 _REBUILD = "build it with `scalingnote data CONFIG`"
 _READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
@@ -33,9 +34,13 @@ class Collection:
     Attributes:
         doc_ids, query_ids: in row order; row numbers are the same everywhere in the project.
         documents, queries: lazy sequences in the same order; iterating reads in blocks.
-        doc_groups: int32 [documents]; equal numbers: the same text but for case and white space.
-        query_groups: int32 [queries], likewise.
+        doc_groups: int32 [documents]; equal numbers: the same title and the same text (`fold`).
+        doc_text_groups: int32 [documents]; the same text, whatever the title. A document without
+            text counts by its title.
+        query_groups: int32 [queries], likewise; a query and a document of the same text have the
+            same number here and in `doc_text_groups`.
         splits: the splits that have judgements.
+        query_prompts: of a mixture, collection → what stands in front of its queries.
         fingerprint: SHA-256 (hex) of the content.
     """
 
@@ -45,11 +50,13 @@ class Collection:
         self.doc_ids: list[str] = ids["documents"]
         self.query_ids: list[str] = ids["queries"]
         self.doc_groups: np.ndarray = np.load(data_dir / "doc_groups.npy")
+        self.doc_text_groups: np.ndarray = np.load(data_dir / "doc_text_groups.npy")
         self.query_groups: np.ndarray = np.load(data_dir / "query_groups.npy")
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        self.query_prompts: dict[str, str] = manifest["query_prompts"]
         self.fingerprint: str = manifest["fingerprint"]
-        self.documents: Sequence[Document] = _Rows(data_dir, "corpus", "train", _document)
-        self.queries: Sequence[Query] = _Rows(data_dir, "queries", "train", _query)
+        self.documents: StoredRows[Document] = StoredRows(data_dir, "corpus", "train", _document)
+        self.queries: StoredRows[Query] = StoredRows(data_dir, "queries", "train", _query)
         self._qrels: dict[str, Qrels] = {}
 
     @classmethod
@@ -76,6 +83,15 @@ class Collection:
         _check_files(data_dir, manifest["files"])
         return cls(data_dir, manifest)
 
+    def as_shown(self, doc_prompt: str) -> Collection:
+        """The collection as a document tower sees it: with a prompt that does not show the title,
+        `doc_groups` are `doc_text_groups`, as documents that differ in their titles are one text.
+        """
+        shown = copy.copy(self)
+        if "{title}" not in doc_prompt:
+            shown.doc_groups = self.doc_text_groups
+        return shown
+
     def qrels(self, split: str) -> Qrels:
         """The judgements of a split, all grades. Read once; do not change the answer.
 
@@ -90,11 +106,11 @@ class Collection:
                 "name another split, or add its judgements to the data and build it again",
             )
         if split not in self._qrels:
-            self._qrels[split] = dict(_Rows(self._data_dir, "qrels", split, _judged))
+            self._qrels[split] = dict(StoredRows(self._data_dir, "qrels", split, _judged))
         return self._qrels[split]
 
 
-class _Rows(Sequence[T]):
+class StoredRows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
     def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
@@ -118,6 +134,10 @@ class _Rows(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         for start in range(0, len(self), _READ_ROWS):
             yield from self[start : start + _READ_ROWS]
+
+    def take(self, rows: Sequence[int]) -> list[T]:
+        """The records of these rows, in one read: one by one takes ten times as long."""
+        return self._read([int(row) for row in rows])
 
     def _read(self, rows: Sequence[int]) -> list[T]:
         try:

@@ -1,7 +1,7 @@
 """From a source of raw texts to a folder that the rest of the project reads.
 
     <data_dir>/retrieval/{corpus,queries,qrels}/1.0.0/   TFDS datasets in ArrayRecord
-    <data_dir>/ids.json, doc_groups.npy, query_groups.npy
+    <data_dir>/ids.json, doc_groups.npy, doc_text_groups.npy, query_groups.npy
     <data_dir>/manifest.json                             counts, fingerprint, sizes and hashes
 
 Everything is checked before the first byte is written, and the folder gets its name last. For
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scalingnote_jax.config import DataConfig
+from scalingnote_jax.config.forms.mixture_entry import prompts
 from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
 from scalingnote_jax.data.survey import Survey, survey
@@ -55,7 +56,7 @@ def build_dataset(cfg: DataConfig, data_dir: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
-        _write(source, found, partial)
+        _write(source, found, prompts(cfg, "query_prompts"), partial)
         if data_dir.exists():
             shutil.rmtree(data_dir)
         partial.rename(data_dir)
@@ -70,11 +71,13 @@ def content(data_dir: Path) -> str:
 
 
 def source_hash(settings: Any) -> list[str]:
-    """What a dataset is made from beside the config: the source's content and this version."""
-    return [open_source(settings.data).fingerprint(), __version__]
+    """What a dataset is made from beside the config: the source's content, this version and the
+    dataset's format.
+    """
+    return [open_source(settings.data).fingerprint(), __version__, f"format {FORMAT}"]
 
 
-def _write(source: Source, found: Survey, folder: Path) -> None:
+def _write(source: Source, found: Survey, query_prompts: dict[str, str], folder: Path) -> None:
     from scalingnote_jax.data import tfds_builder
 
     total = len(found.doc_ids) + len(found.query_ids) + sum(map(len, found.qrels.values()))
@@ -88,9 +91,11 @@ def _write(source: Source, found: Survey, folder: Path) -> None:
         tfds_builder.write("qrels", folder, judged)
     ids = {"documents": found.doc_ids, "queries": found.query_ids}
     (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
-    np.save(folder / "doc_groups.npy", found.doc_groups)
-    np.save(folder / "query_groups.npy", found.query_groups)
-    (folder / MANIFEST).write_text(json.dumps(_manifest(found, folder), indent=1), encoding="utf-8")
+    np.save(folder / "doc_groups.npy", found.groups.docs)
+    np.save(folder / "doc_text_groups.npy", found.groups.doc_texts)
+    np.save(folder / "query_groups.npy", found.groups.queries)
+    manifest = _manifest(found, folder) | {"query_prompts": query_prompts}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def _manifest(found: Survey, folder: Path) -> dict[str, Any]:

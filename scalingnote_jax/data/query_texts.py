@@ -1,6 +1,7 @@
 """Which texts stage 2 learns the teacher's vectors of, from which source, and how often.
 
-No text of a dev or test query is ever among them. Not for tokens or vectors.
+No text of a dev or test query is ever among them, in whatever case or white space. Not for tokens
+or vectors.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
+from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
@@ -46,17 +49,24 @@ class QueryTexts:
         return [texts[i] for i in np.sort(order[:count])]
 
 
-def query_texts(cfg: DistillConfig, collection: Collection, seed: int) -> QueryTexts:
+def query_texts(
+    cfg: DistillConfig, collection: Collection, seed: int, prompts: Iterable[str] = ()
+) -> QueryTexts:
     """The texts of the config's sources, in the order of the config.
 
     "train": queries judged in the train split; "unlabelled": queries that no split judges;
     "titles": titles of documents; "sentences": the first `sentences_per_document` sentences of each
     document, one by one. The last two stand in for queries that a log would have. "noised": each
     text of the others once more, disturbed.
+
+    Args:
+        prompts: that stand in front of the queries of a mixture's collections. A held-out text is
+            held out with, without and behind each of them.
     """
     judged = {split: set(collection.qrels(split)) for split in collection.splits}
     held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
-    held_out_texts = {q.text for q in collection.queries if q.id in held_out}
+    stripped = partial(_stripped, [p for p in map(fold, prompts) if p])
+    held_out_texts = {stripped(q.text) for q in collection.queries if q.id in held_out}
     texts: dict[str, int] = {}
     for number, source in enumerate(cfg.queries):
         if source != "noised":
@@ -66,7 +76,7 @@ def query_texts(cfg: DistillConfig, collection: Collection, seed: int) -> QueryT
     if "noised" in cfg.queries:
         number = cfg.queries.index("noised")
         texts |= {t: number for t in _noised(texts, cfg, seed) if t not in texts}
-    kept = [t for t in texts if t.strip() and t not in held_out_texts]
+    kept = [t for t in texts if t.strip() and stripped(t) not in held_out_texts]
     if not kept:
         raise bad_input(
             "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
@@ -124,6 +134,13 @@ def noise_seed(seed: int) -> int:
     own.
     """
     return int(keyed(seed, Draw.NOISE)) | 1 << 63
+
+
+def _stripped(prompts: list[str], text: str) -> str:
+    """The folded text without the longest of the folded prompts that it begins with."""
+    text = fold(text)
+    fitting = [prompt for prompt in prompts if text.startswith(prompt)]
+    return text.removeprefix(max(fitting, key=len, default="")).strip()
 
 
 def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Who is relevant to whom in one split, as arrays: drawing positives and negatives, masking.
 
-Known positives are kept as groups of equal texts, and for a query they include what is relevant to
-its duplicates: the same question asked twice has the same answers. Judgements of other splits are
-not looked at: they would leak what is tested.
+Known positives are kept as groups of equal documents. For a query they include what is relevant to
+its duplicates, as the same question asked twice has the same answers, and documents that have the
+query's own text: those are never its negatives. Judgements of other splits are not looked at: they
+would leak what is tested.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.order import Draw, draw, keyed
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
 
 _TRIES = 16  # draws before a negative is taken from an explicit list of what is left
 
@@ -24,7 +26,7 @@ class Relevance:
 
     Attributes:
         query_rows: int32 [examples], rows of the collection, in its order.
-        width: of the query with the most, its known positives, counted as different texts.
+        width: of the query with the most, its known positives, counted as different documents.
     """
 
     def __init__(self, collection: Collection, split: str, members: Members | None = None):
@@ -41,7 +43,7 @@ class Relevance:
         self._counts = np.array([len(docs) for docs in positives.values()], np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
         self._docs = np.array([d for docs in positives.values() for d in docs], np.int32)
-        self._set_known(collection.query_groups[self.query_rows])
+        self._set_known(collection.query_groups[self.query_rows], collection.doc_text_groups)
         starts, of_query = np.array([0, len(self._doc_groups)]), np.zeros(len(self), np.int64)
         if members is not None:
             starts, of_query = members.doc_starts, members.of_query[self.query_rows]
@@ -50,20 +52,24 @@ class Relevance:
     def __len__(self) -> int:
         return len(self.query_rows)
 
-    def _set_known(self, query_groups: np.ndarray) -> None:
+    def _set_known(self, query_groups: np.ndarray, doc_text_groups: np.ndarray) -> None:
         """Known positives as sorted keys `query group · document groups + document group`."""
-        _, self._group = np.unique(query_groups, return_inverse=True)  # numbered without gaps
+        texts, self._group = np.unique(query_groups, return_inverse=True)  # numbered without gaps
         self._num_groups = int(self._doc_groups.max()) + 1
-        owners = np.repeat(self._group, self._counts).astype(np.int64)
-        keys = owners * self._num_groups + self._doc_groups[self._docs]
-        self._known_keys = np.unique(keys)
+        own_docs = np.flatnonzero(np.isin(doc_text_groups, texts))
+        own = np.searchsorted(texts, doc_text_groups[own_docs])
+        owners = np.concatenate([np.repeat(self._group, self._counts), own]).astype(np.int64)
+        docs = np.concatenate([self._docs, own_docs])
+        self._known_keys = np.unique(owners * self._num_groups + self._doc_groups[docs])
         known_owner = self._known_keys // self._num_groups
         self._known_counts = np.bincount(known_owner, minlength=self._group.max(initial=-1) + 1)
         self._known_starts = np.cumsum(self._known_counts) - self._known_counts
         self.width = int(self._known_counts.max(initial=1))
 
     def known_groups(self, examples: np.ndarray) -> np.ndarray:
-        """int32 [b, P]: the groups of all documents known to be relevant, padded with -1."""
+        """int32 [b, P]: the groups of all documents known to be relevant, or of the query's own
+        text, padded with -1.
+        """
         owners = self._group[examples]
         places = np.arange(self.width)
         real = places < self._known_counts[owners][:, None]
@@ -75,12 +81,12 @@ class Relevance:
         return np.repeat(np.arange(len(self)), self._counts), self._docs
 
     def groups(self, docs: np.ndarray) -> np.ndarray:
-        """The groups of equal texts of documents, which are rows in any shape."""
+        """The groups of equal documents, which are rows in any shape."""
         return self._doc_groups[docs]
 
     def is_known(self, examples: np.ndarray, docs: np.ndarray) -> np.ndarray:
-        """bool [b, ...]: which documents [b, ...] have a text known to be relevant to their example
-        [b], or to one of the same query text.
+        """bool [b, ...]: which documents [b, ...] are equal to one known to be relevant to their
+        example [b] or to one of the same query text, or have that query's own text.
         """
         owners = self._group[examples].astype(np.int64).reshape(-1, *[1] * (docs.ndim - 1))
         keys = owners * self._num_groups + self._doc_groups[docs]
@@ -91,6 +97,12 @@ class Relevance:
         """bool [b, k]: which documents [b, k] are of the collection of their example [b]."""
         return (docs >= self._first[examples, None]) & (docs < self._end[examples, None])
 
+    def spans(self) -> list[list[int]]:
+        """First row of documents and the one behind the last, of each collection that an example is
+        of.
+        """
+        return np.unique(np.stack([self._first, self._end], axis=1), axis=0).tolist()
+
     def check_negatives(self, count: int, section: str = "train") -> None:
         """
         Args:
@@ -99,8 +111,7 @@ class Relevance:
         Raises:
             UserError: some query has fewer than `count` different texts that are not relevant.
         """
-        spans = set(zip(self._first.tolist(), self._end.tolist(), strict=True))
-        least = min((len(np.unique(self._doc_groups[a:b])) for a, b in spans), default=0)
+        least = min((len(np.unique(self._doc_groups[a:b])) for a, b in self.spans()), default=0)
         left = least - self.width
         if not 0 <= count <= left:
             raise bad_input(
@@ -156,6 +167,48 @@ class Relevance:
         )
         key = (seed, epoch, Draw.NEGATIVE, column, _TRIES, self.query_rows[example])
         return rest[draw(len(rest), *key)]
+
+
+def without_negative(relevance: Relevance, order: np.ndarray, docs: np.ndarray) -> np.ndarray:
+    """bool [steps, B]: queries whose batch holds only documents known to be relevant to them.
+
+    Args:
+        order: int64 [steps, B], examples.
+        docs: int32 [examples, G], the documents of each.
+    """
+    groups = relevance.groups(docs[order].reshape(len(order), -1))  # [steps, B·G]
+    ordered = np.sort(groups, axis=1)
+    different = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1)
+    none = np.zeros(order.shape, bool)
+    # A batch of more texts than any query has relevant ones gives each a negative
+    for step in np.flatnonzero(different <= relevance.width):
+        of_batch = np.unique(docs[order[step]].ravel())
+        pairs = np.broadcast_to(of_batch, (order.shape[1], len(of_batch)))
+        none[step] = relevance.is_known(order[step], pairs).all(axis=1)
+    return none
+
+
+def check_epoch(section: str, relevance: Relevance, order: np.ndarray, docs: np.ndarray) -> None:
+    """Says how many queries of the first epoch have no negative; `section`: of the config.
+
+    Raises:
+        UserError: none has one.
+    """
+    none = without_negative(relevance, order, docs)
+    if none.all():
+        raise bad_input(
+            f"--{section}.batch_size",
+            f"{order.shape[1]}, and no query of an epoch has a negative in its batch",
+            "documents that are not relevant: without them the loss is 0",
+            f"raise it or --{section}.negatives_per_query, or look for documents that repeat",
+        )
+    if none.any():
+        batches = int(none.all(axis=1).sum())
+        say(
+            f"{section}: {int(none.sum()):,} of {none.size:,} queries of the first epoch have no "
+            f"negative in their batch ({batches:,} of {len(none):,} batches have none at all); "
+            f"raise --{section}.batch_size or --{section}.negatives_per_query"
+        )
 
 
 def _shuffled(mined: np.ndarray, seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:

@@ -6,18 +6,22 @@ Not for single records, which the source itself checks, and not for storage: see
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TypeVar
 
 from scalingnote_jax.config import DataConfig
-from scalingnote_jax.data.sources import SPLITS, Document, Qrels, Source
-from scalingnote_jax.data.sources.base import fold
+from scalingnote_jax.data.collection import FORMAT
+from scalingnote_jax.data.overlaps import overlaps
+from scalingnote_jax.data.same_texts import Groups, TextHashes
+from scalingnote_jax.data.sources import SPLITS, Document, Qrels, Query, Source
+from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
+
+Record = TypeVar("Record", Document, Query)
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,15 @@ class Survey:
     """What is known of a source once it was read through. Holds ids and numbers, no texts.
 
     Attributes:
-        doc_groups: int32 [documents]; documents of one group have the same text but for case and
-            white space. A document without text counts by its title.
+        groups: which texts are the same; of a mixture, without the collections' prompts.
         dropped: ids of documents that are left out, as `survey` says.
-        query_groups: int32 [queries], likewise.
         qrels: by split, only the splits that have judgements.
-        fingerprint: SHA-256 (hex) over all of the content, in order.
+        fingerprint: SHA-256 (hex) over the dataset's format and all of the content, in order.
     """
 
     doc_ids: list[str]
     query_ids: list[str]
-    doc_groups: np.ndarray
-    query_groups: np.ndarray
+    groups: Groups
     qrels: dict[str, Qrels]
     fingerprint: str
     dropped: frozenset[str]
@@ -48,20 +49,21 @@ def survey(source: Source, cfg: DataConfig) -> Survey:
     A document with neither title nor text is dropped, with its judgements, unless one of them finds
     it relevant: then it is kept, because without it the recall of that query would be out of fewer
     documents than elsewhere. In the training split it is refused: a query tower must not learn from
-    an empty text. What was dropped or kept is said.
+    an empty text. What was dropped or kept is said, and what the splits have in common.
 
     Raises:
         UserError: a record is wrong, there are no documents or no queries, or a judgement names
             an unknown document or query, or leaves a query without a relevant document.
     """
-    digest = hashlib.sha256()
-    qrels = {split: found for split in SPLITS if (found := source.qrels(split))}
+    digest = hashlib.sha256(f"format {FORMAT}".encode())
+    qrels = {
+        split: found for split in (*SPLITS, *cfg.more_splits) if (found := source.qrels(split))
+    }
     empty = _Empty(qrels)
     kept = empty.filtered(source.documents())
-    documents = ((d.id, d.text if d.text.strip() else d.title, d) for d in kept)
-    queries = ((q.id, q.text, q) for q in source.queries())
-    doc_ids, doc_groups = _read(documents, digest)
-    query_ids, query_groups = _read(queries, digest)
+    hashes = TextHashes()
+    doc_ids = _read(kept, digest, cfg, hashes.add_document)
+    query_ids = _read(source.queries(), digest, cfg, hashes.add_query)
     for name, ids in (("corpus", doc_ids), ("query set", query_ids)):
         if not ids:
             given = f"the {name} is empty"
@@ -75,7 +77,10 @@ def survey(source: Source, cfg: DataConfig) -> Survey:
         given, fix = "no judgements in any split", "add some, at least to train"
         raise bad_input(_place(cfg), given, "judged pairs to train or test on", fix)
     dropped = frozenset(empty.dropped)
-    return Survey(doc_ids, query_ids, doc_groups, query_groups, qrels, digest.hexdigest(), dropped)
+    groups = hashes.groups()
+    for line in overlaps(groups, doc_ids, query_ids, qrels):
+        say(line)
+    return Survey(doc_ids, query_ids, groups, qrels, digest.hexdigest(), dropped)
 
 
 class _Empty:
@@ -122,17 +127,19 @@ class _Empty:
 
 
 def _read(
-    records: Iterable[tuple[str, str, object]], digest: hashlib._Hash
-) -> tuple[list[str], np.ndarray]:
+    records: Iterator[Record],
+    digest: hashlib._Hash,
+    cfg: DataConfig,
+    add: Callable[[Record], None],
+) -> list[str]:
+    """Their ids; `add` gets each record without its collection's prompt."""
     ids: list[str] = []
-    groups = array("i")
-    seen: dict[bytes, int] = {}
-    for record_id, text, record in records:
-        ids.append(record_id)
-        key = hashlib.blake2b(fold(text).encode(), digest_size=16).digest()
-        groups.append(seen.setdefault(key, len(seen)))
+    whole, stripped = itertools.tee(records)
+    for record, plain in zip(whole, bare(cfg, stripped), strict=True):
+        ids.append(record.id)
+        add(plain)
         digest.update(json.dumps(vars(record)).encode())
-    return ids, np.array(groups, np.int32)
+    return ids
 
 
 def _check_judgements(

@@ -38,12 +38,14 @@ class Finished:
         own: fingerprint of the collection that it was trained on.
         rows: as "collections" in `metrics.json`; for a workdir that was tested on its own
             collection only, the rows of that.
+        relevant_from: the least grade that counted as relevant there.
         values: (collection, system) → query id → the metric.
     """
 
     name: str
     own: str
     rows: list[dict[str, Any]]
+    relevant_from: int = 1
     values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
 
@@ -93,7 +95,8 @@ def read(folder: str, metric: str) -> Finished:
     rows: dict[tuple[str, str], Any] = {}  # a collection with two names counts once
     for row in metrics["collections"] if crossed else _own_rows(metrics):
         rows.setdefault((row["fingerprint"], row["system"]), row)
-    found = Finished(folder, metrics["fingerprint"], list(rows.values()))
+    least = int(metrics.get("relevant_from", 1))
+    found = Finished(folder, metrics["fingerprint"], list(rows.values()), least)
     if not found.rows:
         given, fix = "no row of a system that is compared", f"add one to --eval.systems and {AGAIN}"
         raise bad_input(str(path), given, "bm25 or a trained system", fix)
@@ -162,6 +165,10 @@ def _check_queries(found: Sequence[Finished], metric: str) -> None:
     first: dict[str, tuple[Finished, set[str]]] = {}
     bm25: dict[str, float] = {}
     for one in found:
+        if one.relevant_from != found[0].relevant_from:
+            given = f"relevant from grade {one.relevant_from}"
+            expected = f"{found[0].relevant_from}, as in {found[0].name}"
+            raise bad_input(one.name, given, expected, "evaluate both alike: --eval.relevant_from")
         for row in one.rows:
             fingerprint, name = row["fingerprint"], row["tested_on"]
             queries = set(one.values[name, row["system"]])

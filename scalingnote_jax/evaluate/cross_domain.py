@@ -22,7 +22,7 @@ from scalingnote_jax.data.sources import Qrels, Query, Source, open_source
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.evaluate import statistics
-from scalingnote_jax.evaluate.metrics import evaluate_run
+from scalingnote_jax.evaluate.metrics import evaluate_run, without_own
 from scalingnote_jax.evaluate.rows import Row, Run, as_run
 from scalingnote_jax.evaluate.subject import Subject, dataset_name
 from scalingnote_jax.evaluate.write import PerQuery
@@ -65,7 +65,7 @@ class _Other:
     queries: list[Query]
 
     def depth(self, cfg: EvalConfig) -> int:
-        return min(cfg.depth, len(self.collection.doc_ids))
+        return min(cfg.depth + cfg.leave_out_own_id, len(self.collection.doc_ids))
 
 
 def check_collections(cfg: EvalConfig, data: DataConfig, systems: Sequence[System]) -> None:
@@ -75,7 +75,7 @@ def check_collections(cfg: EvalConfig, data: DataConfig, systems: Sequence[Syste
             shares its name with another; or no system can be tested there.
     """
     for name, path in folders(cfg, data).items():
-        if not _source(data, name, path).qrels(cfg.split):
+        if not _source(cfg, data, name, path).qrels(cfg.split):
             given = f"{path} has no judgements in qrels/{cfg.split}.tsv"
             fix = "leave it out, or choose another --eval.split"
             raise bad_input(OPTION, given, "the split that is evaluated", fix)
@@ -119,16 +119,17 @@ def _name_and_path(entry: str) -> tuple[str, str]:
 
 def content_hashes(cfg: EvalConfig, data: DataConfig) -> list[list[str]]:
     """Name and content hash of each further collection."""
-    return [[n, _source(data, n, p).fingerprint()] for n, p in folders(cfg, data).items()]
+    return [[n, _source(cfg, data, n, p).fingerprint()] for n, p in folders(cfg, data).items()]
 
 
-def _data(own: DataConfig, path: str) -> DataConfig:
-    return DataConfig(source="beir", path=path, max_text_bytes=own.max_text_bytes)
+def _data(cfg: EvalConfig, own: DataConfig, path: str) -> DataConfig:
+    more = (cfg.split,) if cfg.split in own.more_splits else ()
+    return DataConfig(source="beir", path=path, max_text_bytes=own.max_text_bytes, more_splits=more)
 
 
-def _source(own: DataConfig, name: str, path: str) -> Source:
+def _source(cfg: EvalConfig, own: DataConfig, name: str, path: str) -> Source:
     try:
-        return open_source(_data(own, path))
+        return open_source(_data(cfg, own, path))
     except UserError as e:
         raise UserError(f"{OPTION}, {name}: {e}") from e
 
@@ -161,21 +162,27 @@ def cross_domain(
     tested = [Outcome(other.name, other.collection.fingerprint, {}) for other in others]
     for system in wanted:
         name = subject.row_name(system)
-        own.singles[name] = evaluate_run(qrels, found[name], cfg.metrics)[1]
+        least = cfg.relevant_from
+        own.singles[name] = evaluate_run(qrels, found[name], cfg.metrics, least)[1]
         if system.query is None:
             runs = _lexical(system.name, cfg, others)
         else:
             encoder = encoders.get(system.query, "query")
             runs = _dense(system.name, cfg, encoder, others, stores)
         for other, one, run in zip(others, tested, runs, strict=True):
-            one.singles[name] = evaluate_run(other.qrels, run, cfg.metrics)[1]
+            if cfg.leave_out_own_id:
+                run = without_own(run, cfg.depth)
+            one.singles[name] = evaluate_run(other.qrels, run, cfg.metrics, least)[1]
     return [own, *tested]
 
 
 def _open(subject: Subject, name: str, path: str) -> _Other:
     """Builds the collection's data, unless nothing has changed."""
-    here, source = subject.workdir.with_collection(name), _source(subject.data, name, path)
-    cfg = _data(subject.data, path)
+    here, source = (
+        subject.workdir.with_collection(name),
+        _source(subject.eval, subject.data, name, path),
+    )
+    cfg = _data(subject.eval, subject.data, path)
     inputs = section_hash(source.fingerprint(), __version__)
     if mesh_lib.first_process() and not is_done(here.data, inputs):
         here.data.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,8 @@ def make_cases(cfg: EvalConfig, seed: int, collection: Collection) -> list[Case]
     """All points of all curves, the undisturbed ones once."""
     qrels = collection.qrels(cfg.split)
     queries = [q for q in collection.queries if q.id in qrels]
-    k = min(cutoff_of(cfg.metrics[0]) or cfg.depth, len(collection.doc_ids))
+    k = (cutoff_of(cfg.metrics[0]) or cfg.depth) + cfg.leave_out_own_id
+    k = min(k, len(collection.doc_ids))
     strengths = sorted({s for s in cfg.robustness_strengths if s > 0})
     kinds = list(dict.fromkeys(cfg.robustness))
     points: list[tuple[str, float]] = [(kind, 1.0 if kind == UNSEEN else 0.0) for kind in kinds]
@@ -93,7 +94,8 @@ def make_cases(cfg: EvalConfig, seed: int, collection: Collection) -> list[Case]
         if kind == UNSEEN:
             cases.append(_seen(collection, len(queries), k, seed))
         elif kind == COPIES:
-            cases += _floods(collection, queries, qrels, k, strengths, seed)
+            given = collection, queries, qrels, cfg.relevant_from
+            cases += _floods(*given, k, strengths, seed)
         elif kind in QUERY_KINDS:
             for s in strengths:
                 texts = [Query(q.id, perturb(kind, q.text, s, seed, q.id)) for q in queries]
@@ -118,6 +120,7 @@ def _floods(
     collection: Collection,
     queries: list[Query],
     qrels: Qrels,
+    relevant_from: int,
     k: int,
     strengths: Sequence[float],
     seed: int,
@@ -125,7 +128,8 @@ def _floods(
     """Unjudged copies of all relevant documents, up to `MOST_COPIES` of each. The search goes so
     deep that k documents are left when copies count as their originals.
     """
-    relevant = {d for q in queries for d, grade in qrels[q.id].items() if grade > 0}
+    judged = (pair for q in queries for pair in qrels[q.id].items())
+    relevant = {doc for doc, grade in judged if grade >= relevant_from}
     rows = [row for row, name in enumerate(collection.doc_ids) if name in relevant]
     documents = [collection.documents[row] for row in rows]
     counts = [math.ceil(s * MOST_COPIES) for s in strengths]

@@ -8,6 +8,7 @@ in `write.py`; docs/evaluation.md says what each number means.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,11 @@ def evaluate(subject: Subject, mesh: Mesh) -> dict[str, Any]:
     cfg, collection = subject.eval, subject.collection
     qrels = collection.qrels(cfg.split)
     queries = [q for q in collection.queries if q.id in qrels]
-    _check(cfg, len(queries))
+    _check(cfg, sum(_counts(cfg, qrels[q.id]) for q in queries))
     check_students(subject.towers, subject.systems)
     others = run_rows(cfg, collection, set(qrels))
-    judged = Judged.of(qrels, [q.id for q in queries], collection.doc_ids, subject.seed)
+    ids = [q.id for q in queries]
+    judged = Judged.of(qrels, ids, collection.doc_ids, subject.seed, cfg.relevant_from)
     encoders = Encoders(subject.towers, subject.encode, mesh)
     rows = system_rows(subject, encoders, queries, judged) + others
     more: dict[str, Any] = {}  # further fields of metrics.json
@@ -75,11 +77,17 @@ def content(folder: Path) -> str:
     return file_hash(folder / "metrics.json")
 
 
+def _counts(cfg: EvalConfig, grades: Mapping[str, int]) -> bool:
+    """Whether a query has a relevant document."""
+    return any(grade >= cfg.relevant_from for grade in grades.values())
+
+
 def _check(cfg: EvalConfig, queries: int) -> None:
+    """`queries`: those that count."""
     deepest = max(cutoff_of(name) for name in cfg.metrics)
     if deepest > cfg.depth:
         raise bad_input("--eval.depth", str(cfg.depth), f"at least {deepest}", "raise it")
     if not queries:
-        raise bad_input(
-            "eval", "no judged query", "a split with judgements", "choose another --eval.split"
-        )
+        given = f"no query has a document of grade {cfg.relevant_from} or higher"
+        fix = "choose another --eval.split, or lower --eval.relevant_from"
+        raise bad_input("eval", given, "judgements to measure with", fix)

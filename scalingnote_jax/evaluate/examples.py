@@ -10,26 +10,38 @@ from typing import Any
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources.base import Qrels, Query
 from scalingnote_jax.evaluate.rows import Row
+from scalingnote_jax.retrieval.texts import CollectionTexts
 
 EXAMPLES = 8
 WORST = 8
 SHOWN = 5  # documents of a system
 
 
+Relevant = Mapping[str, Sequence[str]]
+"""Query id → ids of its relevant documents, sorted."""
+
+
 class Texts:
     """The text of a document by its id; read from disk when asked for."""
 
     def __init__(self, collection: Collection):
-        self._documents = collection.documents
-        self._place = {doc_id: i for i, doc_id in enumerate(collection.doc_ids)}
+        self._texts = CollectionTexts(collection)
 
     def __getitem__(self, doc_id: str) -> str:
-        document = self._documents[self._place[doc_id]]
-        return f"{document.title}: {document.text}" if document.title else document.text
+        title, text = self._texts[doc_id]
+        return f"{title}: {text}" if title else text
+
+
+def relevant_ids(qrels: Qrels, relevant_from: int = 1) -> dict[str, list[str]]:
+    """Of each query the documents of that grade or a higher one."""
+    return {
+        query: sorted(doc for doc, grade in grades.items() if grade >= relevant_from)
+        for query, grades in qrels.items()
+    }
 
 
 def spread_examples(
-    texts: Texts, qrels: Qrels, queries: Sequence[Query], rows: Sequence[Row]
+    texts: Texts, relevant: Relevant, queries: Sequence[Query], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """A spread of queries, not the best ones: every n-th in order of id."""
     step = max(1, len(queries) // EXAMPLES)
@@ -37,7 +49,7 @@ def spread_examples(
     return [
         {
             "query": q.text,
-            "relevant": _relevant(qrels, q.id),
+            "relevant": relevant[q.id],
             "results": _results(texts, rows, q.id),
         }
         for q in chosen
@@ -46,36 +58,32 @@ def spread_examples(
 
 def worst_queries(
     texts: Texts,
-    qrels: Qrels,
+    relevant: Relevant,
     queries: Sequence[Query],
     rows: Sequence[Row],
-    student: Mapping[str, Mapping[str, float]],
-    teacher: Mapping[str, Mapping[str, float]],
+    both: Mapping[str, Mapping[str, Mapping[str, float]]],
     metric: str,
 ) -> list[dict[str, Any]]:
     """The queries with the largest teacher − student, largest first; none where that is not > 0.
 
     Args:
-        student, teacher: query id → metric → value.
+        both: query id → metric → value of the student and of the teacher, by their names, the
+            student first.
     """
+    student, teacher = both.values()
     text_of = {q.id: q.text for q in queries}
     gaps = {qid: values[metric] - student[qid][metric] for qid, values in teacher.items()}
     behind = sorted((qid for qid in gaps if gaps[qid] > 0), key=lambda qid: (-gaps[qid], qid))
     return [
         {
             "query": text_of[qid],
-            "student": student[qid][metric],
-            "teacher": teacher[qid][metric],
+            **{system: values[qid][metric] for system, values in both.items()},
             "metric": metric,
-            "relevant": [texts[d] for d in _relevant(qrels, qid)[:SHOWN]],
+            "relevant": [texts[d] for d in relevant[qid][:SHOWN]],
             "results": _results(texts, rows, qid),
         }
         for qid in behind[:WORST]
     ]
-
-
-def _relevant(qrels: Qrels, query_id: str) -> list[str]:
-    return sorted(d for d, grade in qrels[query_id].items() if grade > 0)
 
 
 def _results(

@@ -46,6 +46,7 @@ class Judged:
 
     Attributes:
         query, doc, grade: [pairs]; places in the queries, rows of the documents, grades.
+        relevant_from: the least grade of a relevant one.
         pool: [P] rows of documents, of which negatives are.
         negatives: [q, DRAWS, NEGATIVES] places in the pool, not judged relevant to their query;
             None where the corpus has too few of them. int16: 50 MB for 10,000 queries.
@@ -56,6 +57,7 @@ class Judged:
     grade: np.ndarray
     pool: np.ndarray
     negatives: np.ndarray | None
+    relevant_from: int = 1
 
     @classmethod
     def of(
@@ -64,6 +66,7 @@ class Judged:
         query_ids: Sequence[str],
         doc_ids: Sequence[str],
         seed: int,
+        relevant_from: int = 1,
     ) -> Judged:
         """Looks up rows and draws the negatives: a function of (seed, query id) and the corpus."""
         wanted = {doc for query_id in query_ids for doc in qrels[query_id]}
@@ -77,9 +80,11 @@ class Judged:
         rng = np.random.default_rng(seed)
         pool = np.sort(rng.choice(len(doc_ids), min(POOL, len(doc_ids)), replace=False))
         relevant = [
-            {row_of[d] for d, g in qrels[query_id].items() if g > 0} for query_id in query_ids
+            {row_of[d] for d, g in qrels[query_id].items() if g >= relevant_from}
+            for query_id in query_ids
         ]
-        return cls(query, doc, grade, pool, _draw(query_ids, relevant, pool, seed))
+        drawn = _draw(query_ids, relevant, pool, seed)
+        return cls(query, doc, grade, pool, drawn, relevant_from)
 
     def figures(self, queries: np.ndarray, documents: Vectors, temperature: float) -> Figures:
         """The figures of one tower.
@@ -90,11 +95,11 @@ class Judged:
             temperature: that cosines are divided by in the softmax.
         """
         scores = self._pair_scores(queries, documents)
-        values = aucs(scores, self.grade)
+        values = aucs(scores, self.grade, self.relevant_from)
         if self.negatives is None:
             return Figures(values, None)
         weights, drawn = self._negative_scores(queries, documents, temperature)
-        right = self.grade > 0
+        right = self.grade >= self.relevant_from
         positives, owner = scores[right], self.query[right]
         mean, sd = contrastive_entropy(positives / temperature, owner, weights)
         values |= {"contrastive_entropy": mean, "contrastive_entropy_sd": sd}
@@ -129,19 +134,19 @@ class Judged:
         return weights, first
 
 
-def aucs(scores: np.ndarray, grades: np.ndarray) -> dict[str, float]:
+def aucs(scores: np.ndarray, grades: np.ndarray, relevant_from: int = 1) -> dict[str, float]:
     """AUC-REL and AUC-SAT over all judged pairs together (ScalingNote's offline test).
 
-    The paper gives their names and values, not their definition. Ours: REL parts grades > 0 from
-    0; SAT parts the highest grade, taken for "satisfies", from all lower ones. REL is absent
-    without a pair judged 0; SAT is absent unless there are two grades above 0, as it would repeat
-    REL or say nothing.
+    The paper gives their names and values, not their definition. Ours: REL parts relevant grades
+    (from `relevant_from` on) from lower ones; SAT parts the highest grade, taken for "satisfies",
+    from all lower ones. REL is absent without a pair that is not relevant; SAT is absent unless
+    there are two relevant grades, as it would repeat REL or say nothing.
 
     Args:
         scores, grades: [pairs].
     """
     found = {}
-    relevant = grades > 0
+    relevant = grades >= relevant_from
     if relevant.any() and not relevant.all():
         found["auc_rel"] = auc(scores, relevant)
     if len(np.unique(grades[relevant])) > 1:

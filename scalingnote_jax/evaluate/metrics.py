@@ -24,7 +24,7 @@ MEASURES = {"Recall": R, "nDCG": nDCG, "MRR": RR, "Success": Success, "P": P, "M
 
 
 def evaluate_run(
-    qrels: Qrels, run: Run, names: Sequence[str]
+    qrels: Qrels, run: Run, names: Sequence[str], relevant_from: int = 1
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Metrics of a run, on average and for each query.
 
@@ -37,6 +37,7 @@ def evaluate_run(
         run: ranked documents, best first.
         names: "Recall@10", "nDCG@10", "MRR@10", "Success@10", "P@10", "MAP@10", with any cutoff;
             "MAP" for that of the whole run.
+        relevant_from: the least grade of a relevant document; nDCG takes grades as they are.
 
     Returns:
         name → mean (0 when no query counts), and query id → name → value in the order of the qrels.
@@ -44,8 +45,12 @@ def evaluate_run(
     Raises:
         UserError: a name that is not a metric.
     """
-    measures = {parse_metric(name): name for name in names}
-    judged = {qid: dict(docs) for qid, docs in qrels.items() if any(g > 0 for g in docs.values())}
+    measures = {parse_metric(name, relevant_from): name for name in names}
+    judged = {
+        qid: dict(docs)
+        for qid, docs in qrels.items()
+        if any(grade >= relevant_from for grade in docs.values())
+    }
     ranked = {qid: dict(strict_scores(run[qid])) for qid in judged if run.get(qid)}
     per_query = {qid: dict.fromkeys(names, 0.0) for qid in judged}
     if ranked:
@@ -58,8 +63,11 @@ def evaluate_run(
     return means, per_query
 
 
-def parse_metric(name: str) -> ir_measures.Measure:
+def parse_metric(name: str, relevant_from: int = 1) -> ir_measures.Measure:
     """The measure behind a name such as "Recall@10".
+
+    Args:
+        relevant_from: as for `evaluate_run`.
 
     Raises:
         UserError: it is none of ours; the message lists them.
@@ -68,7 +76,18 @@ def parse_metric(name: str) -> ir_measures.Measure:
     if found is None:
         raise bad_input("--eval.metrics", repr(name), FORMS, "write for example Recall@10")
     kind, cutoff = found
-    return MEASURES[kind] @ cutoff if cutoff else MEASURES[kind]
+    measure = MEASURES[kind]
+    if kind != "nDCG" and relevant_from > 1:
+        measure = measure(rel=relevant_from)
+    return measure @ cutoff if cutoff else measure
+
+
+def without_own(run: Run, depth: int) -> dict[str, list[tuple[str, float]]]:
+    """The first `depth` documents of each query but the one that has the query's own id."""
+    return {
+        qid: [(doc, score) for doc, score in found if doc != qid][:depth]
+        for qid, found in run.items()
+    }
 
 
 def cutoff_of(name: str) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import ExactConfig
+from scalingnote_jax.config import EvalConfig, ExactConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Query
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.evaluate.disturbances import KINDS, MERGED, Case, check_robustness, make_cases
-from scalingnote_jax.evaluate.metrics import evaluate_run
+from scalingnote_jax.evaluate.metrics import cutoff_of, evaluate_run, without_own
 from scalingnote_jax.evaluate.statistics import interval, resampled_means
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress
@@ -69,7 +69,7 @@ def robustness(subject: Subject, encoders: Encoders) -> list[dict[str, Any]]:
                 runs = _dense(cfg.exact, VectorStore.open(folder), encoder, cases, joined)
             if mesh_lib.first_process():
                 for case, run in zip(cases, runs, strict=True):
-                    points += score_points(case, run, name, cfg.metrics[0])
+                    points += score_points(case, run, name, cfg)
             bar.advance(total // len(names))
     set_intervals(points, subject.seed)
     kinds, order = [*KINDS, MERGED], list(names.values())
@@ -135,12 +135,14 @@ def _dense(
     return runs
 
 
-def score_points(case: Case, run: Run, system: str, metric: str) -> list[CurvePoint]:
+def score_points(case: Case, run: Run, system: str, cfg: EvalConfig) -> list[CurvePoint]:
     """The points that a case stands for; they have no interval yet."""
-    points = []
+    points, metric = [], cfg.metrics[0]
     for kind, strength in case.points:
         ranked = merged(run, case.originals) if kind == MERGED else run
-        means, singles = evaluate_run(case.qrels, ranked, [metric])
+        if cfg.leave_out_own_id:
+            ranked = without_own(ranked, cutoff_of(metric) or cfg.depth)
+        means, singles = evaluate_run(case.qrels, ranked, [metric], cfg.relevant_from)
         row = {"kind": kind, "strength": strength, "system": system, "metric": metric}
         values = {query_id: found[metric] for query_id, found in singles.items()}
         points.append(CurvePoint(row | {"value": means[metric]}, values))

@@ -1,13 +1,13 @@
 """The rows of the evaluation: what each system finds for the judged queries, and what that costs.
 
 Nothing larger than queries × depth is held for a row: documents are scored block by block
-(`retrieval/exact.py`). Not for metrics, and not for runs of other systems: see `runs.py`.
+(`retrieval/exact.py`). Not for metrics, for runs of other systems (`run_files.py`) or for how long
+a query takes (`retrieval/latency.py`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,22 +15,25 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import ExactConfig, TowerConfig
+from scalingnote_jax.config.forms.metric_names import parse
 from scalingnote_jax.config.towers import NO_LAYERS
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.evaluate.judged import Judged
+from scalingnote_jax.evaluate.metrics import without_own
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.latency import Asked, time_searcher, time_words
+from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.texts import CollectionTexts
 from scalingnote_jax.systems import REGISTRY, System
 from scalingnote_jax.vectors.encode import side_vectors
-from scalingnote_jax.vectors.encoder import Encoder, Encoders
+from scalingnote_jax.vectors.encoder import Encoders
 from scalingnote_jax.vectors.store import RowsOnDisk, VectorStore
 
 Run = dict[str, list[tuple[str, float]]]
-AGREE_AT = 10  # the k of ann_recall
 
 
 @dataclass
@@ -62,29 +65,50 @@ def system_rows(
 ) -> list[Row]:
     """The rows of the run's systems. Every process takes part and gets the same."""
     rows: list[Row] = []
+    asked = Asked.of(queries, subject.collection, subject.eval.latency_queries, subject.seed)
+    texts = CollectionTexts(subject.collection, subject.data)
     for system in subject.systems:
         if system.query is None:
-            rows.append(_lexical(system.name, subject, queries))
+            rows.append(_lexical(system.name, subject, queries, asked, texts))
         else:
-            rows += _dense(system, subject, encoders, queries, judged)
+            rows += _dense(system, subject, encoders, queries, judged, asked, texts)
+    if subject.eval.leave_out_own_id:
+        for row in rows:
+            row.run = without_own(row.run, subject.eval.depth)
     return rows
 
 
-def _lexical(name: str, subject: Subject, queries: list[Query]) -> Row:
-    documents, depth = subject.collection.documents, _depth(subject)
-    texts, asked = bare(subject.data, documents), list(bare(subject.data, queries))
+def recall_cutoffs(names: Sequence[str]) -> list[int]:
+    """Each k of "ann_recall@k": those of the Recall metrics, and what a search gives by default."""
+    parsed = [found for name in names if (found := parse(name))]
+    return sorted({DEFAULT_K, *(k for kind, k in parsed if kind == "Recall")})
+
+
+def _lexical(
+    name: str, subject: Subject, queries: list[Query], asked: Asked, texts: CollectionTexts
+) -> Row:
+    documents, plain = bare(subject.data, subject.collection.documents), bare(subject.data, queries)
     with progress(name, total=len(queries), unit="queries") as bar:
-        run, seconds = bm25_run(texts, asked, depth, subject.eval.latency_queries)
+        run, index = bm25_run(documents, list(plain), _depth(subject))
+        timing = time_words(asked, index, texts, lambda q: next(bare(subject.data, [q])).text)
         bar.advance(len(queries))
-    return Row(name, "lexical", run, _latency(seconds))
+    return Row(name, "lexical", run, timing)
 
 
 def _depth(subject: Subject) -> int:
-    return min(subject.eval.depth, len(subject.collection.doc_ids))
+    """Documents that are searched for: one more where one may be left out."""
+    depth = subject.eval.depth + subject.eval.leave_out_own_id
+    return min(depth, len(subject.collection.doc_ids))
 
 
 def _dense(
-    system: System, subject: Subject, encoders: Encoders, queries: list[Query], judged: Judged
+    system: System,
+    subject: Subject,
+    encoders: Encoders,
+    queries: list[Query],
+    judged: Judged,
+    asked: Asked,
+    texts: CollectionTexts,
 ) -> list[Row]:
     """The rows of one query tower: exact search and, where there is an index of its document
     vectors, ScaNN.
@@ -99,7 +123,9 @@ def _dense(
     with progress(f"search ({system.name})", total=len(queries), unit="queries") as bar:
         vectors = encoder.unit(encoder.encode([q.text for q in queries]))
         cfg, documents, depth = subject.eval.exact, store.on_disk(), _depth(subject)
-        scores, found = exact_search(vectors, documents, depth, cfg, mesh)
+        deepest = min(max(depth, *recall_cutoffs(subject.eval.metrics)), len(store))
+        best = exact_search(vectors, documents, deepest, cfg, mesh)
+        scores, found = (x[:, :depth] for x in best)
         facts = {
             "query_tower": f"{tower_name(query.cfg)}{system.note}",
             "doc_tower": f"{tower_name(doc.cfg)}{REGISTRY[str(system.doc)].note}",
@@ -113,15 +139,24 @@ def _dense(
         rows = [Row(name, "exact", exact, facts | near, figures.histogram)]
         if system.indexed:
             index = ScannIndex.open(workdir.index, store.fingerprint)
-            ann_scores, ann_found = index.search(vectors, depth)
-            agreement = {f"ann_recall@{AGREE_AT}": overlap(found, ann_found, AGREE_AT)}
-            timing = _latency(
-                _time_queries(encoder, index, queries[: subject.eval.latency_queries], depth)
-            )
-            ann = as_run(queries, store, ann_scores, ann_found)
-            rows.append(Row(name, "scann", ann, facts | agreement | timing, figures.histogram))
+            ann = as_run(queries, store, *index.search(vectors, depth))
+            more = ann_recalls(index, vectors, best[1], recall_cutoffs(subject.eval.metrics))
+            more |= time_searcher(asked, query.role, encoder, index, store, texts)
+            rows.append(Row(name, "scann", ann, facts | more, figures.histogram))
         bar.advance(len(queries))
     return rows
+
+
+def ann_recalls(
+    index: ScannIndex, queries: np.ndarray, exact: np.ndarray, cutoffs: Sequence[int]
+) -> dict[str, float]:
+    """ "ann_recall@k" of each k: what share of the exact best k [q, ≥ min(k, n)] a search for k
+    finds.
+    """
+    n = len(index)
+    return {
+        f"ann_recall@{k}": overlap(exact, index.search(queries, min(k, n))[1], k) for k in cutoffs
+    }
 
 
 def _nearness(
@@ -157,33 +192,3 @@ def as_run(queries: list[Query], store: VectorStore, scores: np.ndarray, rows: n
         query.id: [(store.ids[r], float(s)) for r, s in zip(found, best, strict=True) if r >= 0]
         for query, found, best in zip(queries, rows, scores, strict=True)
     }
-
-
-def _time_queries(encoder: Encoder, index: ScannIndex, queries: list[Query], k: int) -> list[float]:
-    """Seconds from a query's text to its documents, one query at a time; each shape is compiled
-    before the clock starts.
-    """
-
-    def answer(text: str) -> None:
-        index.search_one(encoder.unit(encoder.encode([text]))[0], k)
-
-    return time_each(answer, [q.text for q in queries])
-
-
-def time_each(answer: Callable[[str], Any], texts: list[str]) -> list[float]:
-    """Seconds that `answer` takes for each text, after one round that is not counted."""
-    seconds = []
-    for counted in (False, True):
-        for text in texts:
-            started = time.perf_counter()
-            answer(text)
-            if counted:
-                seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def _latency(seconds: list[float]) -> dict[str, float]:
-    if not seconds:
-        return {}
-    p50, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 99])
-    return {"query_ms_p50": round(float(p50), 3), "query_ms_p99": round(float(p99), 3)}

@@ -15,6 +15,7 @@ from pathlib import Path
 from scalingnote_jax.config import EvalConfig
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.evaluate.metrics import without_own
 from scalingnote_jax.evaluate.rows import Row
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.systems import REGISTRY
@@ -55,11 +56,13 @@ def run_rows(cfg: EvalConfig, collection: Collection, judged: Ids[str]) -> list[
             given, fix = f"the tag {tag!r}, which another row has", "rename it in the last column"
             raise bad_input(f"{path}:1", given, "a tag of its own", fix)
         run = {
-            query: [(doc, score) for _, score, doc in _sorted(found)[: cfg.depth]]
+            query: [(doc, score) for _, score, doc in _sorted(found)]
             for query, found in ranked.items()
             if query in judged
         }
-        rows.append(Row(system, "run", run))
+        if cfg.leave_out_own_id:
+            run = without_own(run, cfg.depth)
+        rows.append(Row(system, "run", {q: found[: cfg.depth] for q, found in run.items()}))
     return rows
 
 

@@ -17,13 +17,14 @@ import numpy as np
 from scalingnote_jax.data.sources.base import Qrels, Query
 from scalingnote_jax.evaluate import statistics
 from scalingnote_jax.evaluate.costs import costs
-from scalingnote_jax.evaluate.examples import Texts, spread_examples, worst_queries
+from scalingnote_jax.evaluate.examples import Texts, relevant_ids, spread_examples, worst_queries
 from scalingnote_jax.evaluate.metrics import evaluate_run, write_qrels, write_trec
 from scalingnote_jax.evaluate.report import write_report
-from scalingnote_jax.evaluate.rows import AGREE_AT, Row
+from scalingnote_jax.evaluate.rows import Row, recall_cutoffs
 from scalingnote_jax.evaluate.subject import Subject
+from scalingnote_jax.retrieval.latency import device_name
 from scalingnote_jax.retrieval.scann_index import index_facts
-from scalingnote_jax.systems import STUDENT, TEACHER
+from scalingnote_jax.systems import TEACHER, is_student
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
@@ -48,7 +49,8 @@ def write(
     """
     workdir, names, collection = subject.workdir, subject.eval.metrics, subject.collection
     folder = partial_folder(workdir.eval)
-    scored = [evaluate_run(qrels, row.run, names) for row in rows]
+    relevant_from = subject.eval.relevant_from
+    scored = [evaluate_run(qrels, row.run, names, relevant_from) for row in rows]
     singles = [single for _, single in scored]
     write_qrels(folder / "qrels.txt", {qid: qrels[qid] for qid in (singles[0] if rows else ())})
     for row in rows:
@@ -58,23 +60,25 @@ def write(
     if "collections" in more:
         _write_lines(folder / "collections.jsonl", elsewhere)
     out = [
-        _metrics_row(row, means, len(single))
+        _metrics_row(row, means, len(single), recall_cutoffs(names))
         for row, (means, single) in zip(rows, scored, strict=True)
     ]
     spent = costs(subject)
     for line in out:
         line |= {"cost": spent[line["system"]]} if line["system"] in spent else {}
-    texts = Texts(collection)
-    optional = _statistics(out, rows, singles, names, subject.seed) | {
+    texts, relevant = Texts(collection), relevant_ids(qrels, relevant_from)
+    shipped = subject.stages.row_name(subject.stages.shipped)
+    optional = _statistics(out, rows, singles, names, subject.seed, shipped) | {
         "index": _index(workdir),
         "scores": {row.system: row.scores for row in rows if row.scores is not None},
-        "worst": _worst(texts, qrels, queries, rows, singles, out, names[0]),
+        "worst": _worst(texts, relevant, queries, rows, singles, out, names[0], shipped),
     }
-    metrics: dict[str, Any] = {"dataset": subject.name, "rows": out}
-    metrics |= {"fingerprint": collection.fingerprint, "retention": retention(out)}
+    metrics: dict[str, Any] = {"dataset": subject.name, "rows": out, "shipped": shipped}
+    metrics |= {"fingerprint": collection.fingerprint, "retention": retention(out, shipped)}
+    metrics |= {"relevant_from": relevant_from, "latency_device": device_name()}
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
-    examples = spread_examples(texts, qrels, queries, rows)
+    examples = spread_examples(texts, relevant, queries, rows)
     write_report(workdir.report, metrics, curves, examples, subject.shown)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     put_in_place(folder, workdir.eval)
@@ -99,6 +103,7 @@ def _statistics(
     singles: list[PerQuery],
     names: Sequence[str],
     seed: int,
+    shipped: str,
 ) -> dict[str, Any]:
     """Puts the intervals into the rows; returns the comparisons and those of the retention."""
     if not rows or not singles[0]:
@@ -110,13 +115,13 @@ def _statistics(
             name: statistics.interval(means[:, at, m]) for m, name in enumerate(names)
         }
     kept: dict[str, list[float]] = {}
-    pair = retention_pair(out)
+    pair = retention_pair(out, shipped)
     if pair is not None:
         student, teacher = (means[:, at] for at in pair)
         kept = {
             name: statistics.ratio_interval(student[:, m], teacher[:, m])
             for m, name in enumerate(names)
-            if name in retention(out)
+            if name in retention(out, shipped)
         }
     found = statistics.compare_rows(values, [row.name for row in rows], names, seed)
     return {"comparisons": found, "retention_intervals": kept}
@@ -124,29 +129,32 @@ def _statistics(
 
 def _worst(
     texts: Texts,
-    qrels: Qrels,
+    relevant: dict[str, list[str]],
     queries: list[Query],
     rows: list[Row],
     singles: list[PerQuery],
     out: list[dict[str, Any]],
     metric: str,
+    shipped: str,
 ) -> list[dict[str, Any]]:
-    pair = retention_pair(out)
+    pair = retention_pair(out, shipped)
     if pair is None:
         return []
-    student, teacher = (singles[at] for at in pair)
-    return worst_queries(texts, qrels, queries, rows, student, teacher, metric)
+    both = {name: singles[at] for name, at in zip((shipped, TEACHER), pair, strict=True)}
+    return worst_queries(texts, relevant, queries, rows, both, metric)
 
 
 def _stages(workdir: Workdir) -> dict[str, Path]:
     return {"train": workdir.teacher, "distill": workdir.student, "refine": workdir.refined}
 
 
-def _metrics_row(row: Row, means: dict[str, float], queries: int) -> dict[str, Any]:
+def _metrics_row(
+    row: Row, means: dict[str, float], queries: int, cutoffs: Sequence[int]
+) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "query_tower": None,
         "doc_tower": None,
-        f"ann_recall@{AGREE_AT}": None,
+        **{f"ann_recall@{k}": None for k in cutoffs},
         "query_ms_p50": None,
         "query_ms_p99": None,
         "params_non_embedding": None,
@@ -155,20 +163,24 @@ def _metrics_row(row: Row, means: dict[str, float], queries: int) -> dict[str, A
     return head | empty | row.facts
 
 
-def retention_pair(rows: list[dict[str, Any]]) -> tuple[int, int] | None:
-    """Places of the student's and the teacher's row, both of the same search: the index's if both
-    are there.
+def retention_pair(rows: list[dict[str, Any]], shipped: str) -> tuple[int, int] | None:
+    """Places of the row of the shipped student (the refined one, where there is a stage 3) and of
+    the teacher's, both of the same search: the index's if both are there.
     """
+    if not is_student(shipped):
+        return None
     for search in ("scann", "exact"):
         found = {r["system"]: at for at, r in enumerate(rows) if r["search"] == search}
-        if STUDENT in found and TEACHER in found:
-            return found[STUDENT], found[TEACHER]
+        if shipped in found and TEACHER in found:
+            return found[shipped], found[TEACHER]
     return None
 
 
-def retention(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Student / teacher for each metric, both from the same search; {} unless both are there."""
-    pair = retention_pair(rows)
+def retention(rows: list[dict[str, Any]], shipped: str) -> dict[str, float]:
+    """Shipped student / teacher for each metric, both from the same search; {} unless both are
+    there.
+    """
+    pair = retention_pair(rows, shipped)
     if pair is None:
         return {}
     student, teacher = (rows[at]["metrics"] for at in pair)

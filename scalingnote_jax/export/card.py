@@ -7,6 +7,8 @@ unknown.
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ _LIBRARY = {
     "stablehlo": "jax",
     "onnx": "onnx",
 }
+_FOLDER = re.compile(r"((?:[\w.-]+[=:])*)(/.*)")  # perhaps behind a name, as in data.mixture
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def write_card(
         _metrics(metrics),
         "## Where it comes from",
         _origin(towers),
-        "Settings that are not the default:",
+        "Settings that are not the default, as words for the command line:",
         _settings(origin),
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -116,6 +119,7 @@ def _contract(kind: str, towers: list[ExportedTower], lengths: tuple[int, ...]) 
             "Tokens see later ones too, which `transformers` reads from config.json; version 4 "
             "does not for every model type, and gives other vectors then: use 5.24 or later."
         )
+    lengths = tuple(n for n in lengths if n < min(tower.definition.dim for tower in towers))
     if lengths:
         notes.append(
             f"Trained so that the first {', '.join(map(str, lengths))} components may be used "
@@ -162,13 +166,28 @@ def _origin(towers: list[ExportedTower]) -> str:
 
 
 def _settings(origin: Origin) -> str:
-    """As one would give them on the command line."""
+    """Words for the command line, one a line and quoted for a shell; what has no such word, as a
+    comment.
+    """
     default = field_values(Config(origin.name))
     changed = {k: v for k, v in origin.settings.items() if v != default.get(k)}
-    lines = [f"--{name}={_shown(value)}" for name, value in changed.items()]
-    return "\n".join(["```", *lines, "```"])
+    lines = [_word(name, value, name in default) for name, value in changed.items()]
+    return "\n".join(["```sh", *lines, "```"])
 
 
-def _shown(value: Any) -> Any:
+def _word(name: str, value: Any, known: bool) -> str:
+    """`known`: whether the defaults have the field; of a section that may be absent they do not."""
+    items = [_shown(item) for item in value] if isinstance(value, tuple) else [_shown(value)]
+    if not known or (isinstance(value, tuple) and any("," in item or not item for item in items)):
+        said = tuple(items) if isinstance(value, tuple) else value
+        return f"# in the config file: {name} = {said!r}"
+    return shlex.quote(f"--{name}={','.join(items)}")
+
+
+def _shown(value: Any) -> str:
     """Folders of the machine that it was trained on lose all but their name."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    found = _FOLDER.fullmatch(text)
+    return f"{found[1]}{Path(found[2]).name}" if found else text

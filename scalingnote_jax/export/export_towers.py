@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import scalingnote_jax
+from scalingnote_jax.config.forms.mixture_entry import prompt_of
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.export.card import Origin, write_card
@@ -24,6 +25,8 @@ from scalingnote_jax.vectors.pairing import run_towers, served_config
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
 
+_PROMPTS = {"query": "query_prompts", "doc": "doc_prompts"}
+
 
 @dataclass(frozen=True)
 class ExportRequest:
@@ -34,12 +37,15 @@ class ExportRequest:
         tower: "student" (without stage 2, what is shipped in its place) or "teacher".
         side: "query", "doc" or "both" (queries by the tower, documents by the teacher's).
         dtype: of the weights.
+        collection: of a mixture whose collections have prompts of their own: which the towers are
+            for.
     """
 
     kind: str
     tower: str
     side: str
     dtype: str
+    collection: str | None = None
 
 
 def export_towers(
@@ -57,7 +63,7 @@ def export_towers(
 
     Raises:
         UserError: the format cannot hold what is asked for; `out` is there already; the tower is
-            not trained yet.
+            not trained yet; no collection is named, and their prompts differ.
     """
     _check(request, out, overwrite)
     workdir = Workdir(root)
@@ -66,8 +72,13 @@ def export_towers(
     role = stages.shipped if request.tower == "student" else request.tower
     sides = {"both": [(role, "query"), ("teacher", "doc")]}
     pairs = sides.get(request.side, [(role, request.side)])
+    fields = [_PROMPTS[side] for _, side in pairs]
+    prompts = [prompt_of(config.data, field, request.collection) for field in fields]
     trained = run_towers(config.teacher, config.distill.student, config.seed, stages, workdir)
-    towers = [open_tower(trained.get(*pair), config.encode) for pair in pairs]
+    towers = [
+        open_tower(trained.get(*pair), config.encode, prompt)
+        for pair, prompt in zip(pairs, prompts, strict=True)
+    ]
     matryoshka = config.distill.matryoshka if stages.distills else ()
     origin = Origin(config.name, field_values(config), matryoshka or config.train.matryoshka)
     try:
@@ -76,6 +87,7 @@ def export_towers(
             more = _write(request, towers, partial)
             write_json(partial / CONTRACT, _contract(request, towers) | more)
             write_card(partial, request.kind, towers, origin, metrics)
+            _readable(partial)
             put_in_place(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -127,6 +139,19 @@ def _write(request: ExportRequest, towers: list[ExportedTower], folder: Path) ->
     else:
         write_one(tower, folder, request.dtype)
     return {}
+
+
+def _readable(folder: Path) -> None:
+    """Gives files the permissions that this process gives to new ones: safetensors makes its own
+    for nobody else to read.
+    """
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _write_onnx(tower: ExportedTower, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -69,15 +69,28 @@ class ExportedTower:
         return plain and not to_marker(self.cfg)
 
 
-def open_tower(tower: TrainedTower, encode: EncodeConfig) -> ExportedTower:
-    """A tower of a finished run.
+def open_tower(tower: TrainedTower, encode: EncodeConfig, prompt: str = "") -> ExportedTower:
+    """A tower of a finished run, with the vectors that are searched with: with `encode.dim` a
+    projection to the first components, which every format can hold.
+
+    Args:
+        prompt: that a collection of a mixture puts in front of each text.
 
     Raises:
         UserError: it was not trained yet, or what is there does not fit the config.
     """
     encoder = load_encoder(tower, encode, host_mesh())
-    definition, params = encoder.tower.merged(encoder.params)
-    return ExportedTower(tower.role, tower.side, definition, flatten(params), encoder.tokenizer)
+    definition, tree = encoder.tower.merged(encoder.params)
+    params, cfg = flatten(tree), definition.cfg
+    if encoder.dim < definition.dim:
+        first = params.get("projection", np.eye(definition.dim, dtype=np.float32))
+        params["projection"] = np.asarray(first)[:, : encoder.dim]
+        cfg = replace(cfg, projection=encoder.dim)
+    if prompt:
+        whole = cfg.text.prompt.replace("{text}", f"{prompt}{{text}}")
+        cfg = replace(cfg, text=replace(cfg.text, prompt=whole))
+    definition = replace(definition, cfg=cfg)
+    return ExportedTower(tower.role, tower.side, definition, params, encoder.tokenizer)
 
 
 def host_mesh() -> Mesh:

@@ -43,7 +43,8 @@ def write_one(tower: ExportedTower, folder: Path, dtype: str) -> None:
 def write_pair(query: ExportedTower, doc: ExportedTower, folder: Path, dtype: str) -> None:
     """A model whose `encode_query` takes one tower and whose `encode_document` the other.
 
-    A call of `encode` that does not say which is an error there, as it should be.
+    A call of `encode` that does not say which takes the query's: documents are encoded once, by who
+    knows of both.
 
     Raises:
         UserError: as `write_one`.
@@ -57,14 +58,15 @@ def write_pair(query: ExportedTower, doc: ExportedTower, folder: Path, dtype: st
         )
         types |= dict(modules)
         structure[route] = [path for path, _ in modules]
-    routes = {"default_route": None, "allow_empty_key": False}
+    routes = {"default_route": _ROUTES["query"], "allow_empty_key": True}
     write_json(
         folder / "router_config.json",
         {"types": types, "structure": structure, "parameters": routes},
     )
     listed = {"idx": 0, "name": "0", "path": "", "type": _CLASS + "Router"}
     write_json(folder / "modules.json", [listed])
-    _write_settings(folder, prompts, None)
+    route = _ROUTES["query"]
+    _write_settings(folder, prompts, route if prompts[route] else None)
 
 
 def prefix(tower: ExportedTower) -> str:

@@ -110,10 +110,3 @@ def _softmax_loss(
     """
     masked = jnp.where(negatives, scores, NEG_INF)
     return jnp.logaddexp(positive, jax.nn.logsumexp(masked, axis=-1)) - positive, masked.max(-1)
-
-
-def logit_scale(log_scale: jax.Array, max_scale: float) -> jax.Array:
-    """1 / temperature from its learned logarithm, capped: without a cap large batches push it up
-    until training diverges.
-    """
-    return jnp.minimum(jnp.exp(log_scale), max_scale)

@@ -36,4 +36,4 @@ def matryoshka(loss: Loss, sizes: tuple[int, ...]) -> Loss:
 def check_sizes(field: str, sizes: tuple[int, ...], dim: int) -> None:
     """Refuses sizes that do not rise to D."""
     if sizes and (sorted({d for d in sizes if d > 0}) != list(sizes) or sizes[-1] != dim):
-        raise bad_input(field, str(sizes), f"rising lengths, the last {dim} (D)", "mend them")
+        raise bad_input(field, str(sizes), f"rising lengths, the last {dim} (D)", "change them")

@@ -34,6 +34,7 @@ def generative_loss(
     rows: Sharding | None,
     *,
     chunks: int,
+    keys: jax.Array | None = None,
 ) -> jax.Array:
     """Minus the log-probability of each query after the vector of its document, mean over the
     query's tokens and summed over the B queries.
@@ -42,13 +43,14 @@ def generative_loss(
         tower, params: the document side's.
         doc_raw: [B, D], before the L2 norm, of the positive documents.
         query_tokens, query_mask: [B, L], in the document tower's tokens.
-        rows, chunks: as for `encode_in_chunks`.
+        rows, chunks, keys: as for `encode_in_chunks`.
     """
 
-    def likelihood(params: dict[str, Any], texts: tuple[Any, Any, Any]) -> jax.Array:
-        return tower.log_likelihood(params, *texts, rows)
+    def likelihood(params: dict[str, Any], texts: tuple[Any, ...]) -> jax.Array:
+        vectors, tokens, mask, keys = texts
+        return tower.log_likelihood(params, vectors, tokens, mask, rows, keys)
 
-    texts = (doc_raw, query_tokens, query_mask)
+    texts = (doc_raw, query_tokens, query_mask, keys)
     return -in_chunks(likelihood, params, texts, rows, chunks=chunks).sum()
 
 

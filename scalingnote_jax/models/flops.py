@@ -67,13 +67,11 @@ def tower_flops(
         in_chunks: whether GradCache encodes everything once more.
     """
     tokens = rows * tower.cfg.text.max_tokens
+    shapes, axes = map(flatten, tower.abstract())
     sizes = {
         path: 2 * math.prod(x.shape) * (rows if path == "projection" else tokens)
-        for path, x in flatten(tower.abstract()[0]).items()
-        if is_matrix(path, x.ndim)
-        and "embedding" not in path
-        and not path.endswith("bias")
-        and f"/{SCALES}/" not in path
+        for path, x in shapes.items()
+        if is_matrix(axes[path]) and "embedding" not in path and f"/{SCALES}/" not in path
     }
     attention = _attention(tower, rows)
     forward = sum(sizes.values()) + attention

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalingnote_jax.config import TowersConfig
@@ -78,3 +79,15 @@ LOG_SCALE = "log_scale"  # the learned temperature's path among the parameters
 def side_params(params: dict[str, Any], side: str) -> dict[str, Any]:
     """A side's weights: its own, or the one set that both sides share."""
     return params["shared"] if "shared" in params else params[side]
+
+
+def capped(trained: Flat, max_scale: float) -> Flat:
+    """The trained parameters after a step, with 1 / temperature taken back to the cap if it went
+    beyond: without one large batches push it up until training diverges. A fixed temperature is not
+    among them, and stays what the config says.
+
+    A cap inside the loss would have no gradient there, and so would never be left again.
+    """
+    if LOG_SCALE not in trained:
+        return trained
+    return trained | {LOG_SCALE: jnp.minimum(trained[LOG_SCALE], np.log(np.float32(max_scale)))}

@@ -160,19 +160,20 @@ class TowerDef:
         tokens: Array,
         mask: Array,
         rows: Sharding | None = None,
+        keys: Array | None = None,
     ) -> Array:
         """Log-probability of each text as what follows a vector, mean over its tokens; of a causal
         decoder.
 
         Args:
-            params, rows: as for `apply`.
+            params, rows, keys: as for `apply`.
             vectors: [B, D], as `apply` gives them.
             tokens, mask: [B, L], in the tower's own tokens.
 
         Returns:
             [B] float32.
         """
-        return self._with(params).log_likelihood(vectors, tokens, mask, rows)
+        return self._with(params).log_likelihood(vectors, tokens, mask, rows, keys)
 
     def _with(self, params: Tree) -> Any:
         graphdef, shapes, _ = _blueprint(self)

@@ -62,9 +62,14 @@ class Tower(nnx.Module):
         return pooled @ self.projection[...] if self.projects else pooled
 
     def log_likelihood(
-        self, vectors: Array, tokens: Array, mask: Array, rows: Sharding | None = None
+        self,
+        vectors: Array,
+        tokens: Array,
+        mask: Array,
+        rows: Sharding | None = None,
+        keys: Array | None = None,
     ) -> Array:
         """As `TowerDef.log_likelihood`."""
         assert isinstance(self.body, Decoder)
         start = vectors @ self.projection[...].T if self.projects else vectors
-        return log_likelihood(self.body, start, tokens, mask, rows)
+        return log_likelihood(self.body, start, tokens, mask, rows, keys)

@@ -1,16 +1,21 @@
 """BM25, the lexical row of the evaluation: what word matching alone finds.
 
-bm25s with k1 = 0.9 and b = 0.4, its English stop words, Snowball's English stemmer; text in
-Chinese, Japanese or Korean script is cut into character bigrams. Held in memory: right for corpora
-of up to a few million documents.
+bm25s with k1 = 0.9 and b = 0.4, its English stop words, Snowball's English stemmer. Texts are
+brought to Unicode's form NFC; a word keeps its combining marks (vowel signs, accents, points).
+Where no spaces part the words, text is cut into bigrams: of characters in Chinese, Japanese and
+Korean script; of letters with their marks in Thai, Lao, Khmer, Myanmar and their relatives. Held in
+memory: right for corpora of up to a few million documents.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import re
-import time
+import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import bm25s
 import numpy as np
@@ -18,47 +23,95 @@ import Stemmer
 from bm25s.tokenization import Tokenizer
 
 from scalingnote_jax.data.sources.base import Document, Query
-from scalingnote_jax.text.scripts import CJK
+from scalingnote_jax.text.scripts import CJK, CJK_MORE, INVISIBLE, SOUTH_EAST_ASIAN, marks
 
 K1, B = 0.9, 0.4
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
-_PIECES = re.compile(f"[{CJK}]+|[^\\W{CJK}]{{2,}}")
-_FIRST_CJK = re.compile(f"[{CJK}]")
+_WORDS = re.compile(r"\w{2,}")
+_ASCII_WORDS = re.compile(r"\w{2,}", re.ASCII)
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
+
+
+class Bm25:
+    """An inverted index of documents, title and text together."""
+
+    def __init__(self, documents: Iterable[Document]):
+        self._ids: list[str] = []
+        texts = []
+        for doc in documents:
+            self._ids.append(doc.id)
+            texts.append(f"{doc.title} {doc.text}")
+        self._words = Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
+        self._index = _index(self._words, texts)
+
+    def search(self, text: str, k: int) -> list[tuple[str, float]]:
+        """At most k (document id, score > 0), best first, equal scores in document order; none for
+        a query that shares no word with any document.
+        """
+        return _best(_scores(self._index, self._words, text), self._ids, k)
 
 
 def bm25_run(
-    documents: Iterable[Document], queries: Sequence[Query], depth: int, timed: int = 0
-) -> tuple[dict[str, list[tuple[str, float]]], list[float]]:
-    """Ranks the documents for each query, title and text together; equal scores in document order.
-
-    Returns:
-        query id → at most `depth` (document id, score > 0), best first; the list is empty for a
-        query that shares no word with any document. And the seconds that each of the first `timed`
-        queries took from text to documents, one at a time.
-    """
-    ids, texts = [], []
-    for doc in documents:
-        ids.append(doc.id)
-        texts.append(f"{doc.title} {doc.text}")
-    words = Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
-    index = _index(words, texts)
-    run, seconds = {}, []
-    for query in queries:
-        started = time.perf_counter()
-        run[query.id] = _best(_scores(index, words, query.text), ids, depth)
-        seconds.append(time.perf_counter() - started)
-    return run, seconds[:timed]
+    documents: Iterable[Document], queries: Sequence[Query], depth: int
+) -> tuple[dict[str, list[tuple[str, float]]], Bm25]:
+    """Query id → `Bm25.search` of that depth, and the index that was asked."""
+    index = Bm25(documents)
+    return {query.id: index.search(query.text, depth) for query in queries}, index
 
 
 def split(text: str) -> list[str]:
-    """Words of two characters or more; Chinese, Japanese or Korean script as character bigrams."""
+    """Words of two characters or more, and bigrams where no spaces part words: see the module."""
+    if text.isascii():
+        return _ASCII_WORDS.findall(text)
+    # A lower-case Turkish capital I with a dot is an i with a dot above it
+    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).replace("i\u0307", "i")
+    patterns = _patterns()
+    if not patterns.special.search(text):
+        return _WORDS.findall(text)
     pieces: list[str] = []
-    for piece in _PIECES.findall(text):
-        if len(piece) > 2 and _FIRST_CJK.match(piece):
-            pieces += [piece[i : i + 2] for i in range(len(piece) - 1)]
+    for characters, letters, word in patterns.pieces.findall(text):
+        if word:
+            pieces.append(word)
         else:
-            pieces.append(piece)
+            pieces += _bigrams(characters or patterns.letter.findall(letters))
     return pieces
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """How text is cut that is not of plain words.
+
+    Attributes:
+        special: what plain words do not hold.
+        pieces: a run of characters, or one of letters with their marks, where no spaces part words;
+            or a word with its marks.
+        letter: one of such letters, with its marks.
+    """
+
+    special: re.Pattern[str]
+    pieces: re.Pattern[str]
+    letter: re.Pattern[str]
+
+
+@functools.cache
+def _patterns() -> _Patterns:
+    """Made when first needed: to list the marks takes some milliseconds."""
+    cjk, mark = CJK + CJK_MORE, marks()
+    first = f"[^\\W{cjk}{SOUTH_EAST_ASIAN}]"
+    return _Patterns(
+        re.compile(f"[{cjk}{SOUTH_EAST_ASIAN}{mark}]"),
+        re.compile(
+            f"([{cjk}]+)|((?:(?!\\W)[{SOUTH_EAST_ASIAN}][{mark}]*)+)|({first}(?:[{mark}]|{first})+)"
+        ),
+        re.compile(f".[{mark}]*"),
+    )
+
+
+def _bigrams(letters: Sequence[str]) -> list[str]:
+    """One letter or two are one piece."""
+    if len(letters) < 3:
+        return ["".join(letters)]
+    return ["".join(pair) for pair in itertools.pairwise(letters)]
 
 
 def _index(words: Tokenizer, texts: list[str]) -> bm25s.BM25 | None:

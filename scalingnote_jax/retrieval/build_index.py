@@ -1,8 +1,9 @@
 """Making a ScaNN index of a vector store: part by part under a memory cap, tuned to a target.
 
 With a target the index is built in a few variants (`tuning.VARIANTS`); each is searched as it will
-be served, from disk, and the fastest that finds enough is kept with the whole curve in its
-manifest. Searching is in `scann_index.py`.
+be served, from disk, for ten documents and for as many as the evaluation asks for. The fastest that
+finds enough of both is kept, with the whole curve in its manifest. Searching is in
+`scann_index.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,22 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.exact import check_finite
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.exact import check_finite, check_unit
+from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.scann_library import (
     build_searcher,
     import_scann,
     rule_of_thumb,
 )
 from scalingnote_jax.retrieval.tuning import (
-    AT,
     REORDER_FACTORS,
-    VARIANTS,
     Held,
     Point,
     choose,
     curve,
+    merit,
     steps_to,
+    variants,
     with_choice,
 )
 from scalingnote_jax.vectors.encoder import load_encoder
@@ -62,31 +64,48 @@ class TuningQueries:
     Attributes:
         tower: encodes them.
         data: the folder of the collection.
+        seed: draws them.
     """
 
     tower: TrainedTower
     data: Path
     encode: EncodeConfig
+    seed: int
 
     def vectors(self, most: int, mesh: Mesh) -> np.ndarray | None:
         """[at most `most`, D] unit vectors; None where there are no such queries."""
         collection = Collection.open(self.data)
         judged = {s: set(collection.qrels(s)) for s in ("dev", "train") if s in collection.splits}
         ids = next((found for found in judged.values() if found), set())
-        texts = [q.text for q in collection.queries if q.id in ids][:most]
-        if not texts:
+        places = [i for i, name in enumerate(collection.query_ids) if name in ids]
+        if not places:
             return None
+        drawn = np.random.default_rng(self.seed).permutation(len(places))[:most]
+        chosen = {collection.query_ids[places[i]] for i in drawn}
+        texts = [q.text for q in collection.queries if q.id in chosen]
         encoder = load_encoder(self.tower, self.encode, mesh)
         return encoder.unit(encoder.encode(texts))
 
 
-def make_index(vectors: Path, cfg: IndexConfig, place: Place, queries: TuningQueries) -> None:
-    """Builds the index of the vectors in a folder, in `place.folder`."""
+def make_index(
+    vectors: Path, cfg: IndexConfig, depth: int, place: Place, queries: TuningQueries
+) -> None:
+    """Builds the index of the vectors in a folder, in `place.folder`; `depth` as in
+    `EvalConfig`.
+    """
     store = VectorStore.open(vectors)
     needed = needs_queries(len(store), cfg)
     found = queries.vectors(cfg.tuning_queries, place.mesh) if needed else None
     if mesh_lib.first_process():
-        build_index(store, cfg, place.folder, found)
+        build_index(store, cfg, place.folder, found, (DEFAULT_K, depth))
+
+
+def library(settings: Any) -> str:
+    """What an index is made with: one of another version of ScaNN is not read."""
+    try:
+        return version("scann")
+    except PackageNotFoundError:
+        return ""
 
 
 def content(folder: Path) -> str:
@@ -95,7 +114,11 @@ def content(folder: Path) -> str:
 
 
 def build_index(
-    store: VectorStore, cfg: IndexConfig, out_dir: str | Path, queries: np.ndarray | None = None
+    store: VectorStore,
+    cfg: IndexConfig,
+    out_dir: str | Path,
+    queries: np.ndarray | None = None,
+    depths: Sequence[int] = (DEFAULT_K,),
 ) -> None:
     """Builds the index of a store's vectors and writes it to `out_dir`, replacing what is there.
 
@@ -105,10 +128,15 @@ def build_index(
     Args:
         queries: [m, D] unit vectors of real queries, for tuning; none: documents stand in for them,
             each left out of its own results.
+        depths: each k that it is tuned for.
 
     Raises:
-        UserError: ScaNN is not installed, or the queries do not fit.
+        UserError: ScaNN is not installed, the queries do not fit, or the vectors are not of
+            length 1.
     """
+    if not store.manifest.get("normalised", True):
+        fix = "name the folder of a side's vectors, such as embeddings/teacher-doc"
+        raise bad_input(str(store.dir), "vectors as a tower gives them", "unit vectors", fix)
     if queries is not None:
         if queries.ndim != 2 or queries.shape[1] != store.dim:
             raise bad_input(
@@ -118,11 +146,12 @@ def build_index(
                 "encode both with towers of one teacher",
             )
         check_finite(queries, "queries")
+        check_unit(queries, "queries")
     import_scann()
     out_dir = Path(out_dir)
     partial = partial_folder(out_dir)
     try:
-        manifest = _make(store, cfg, partial, queries)
+        manifest = _make(store, cfg, partial, queries, depths)
         write_manifest(partial, manifest)
         put_in_place(partial, out_dir)
     except BaseException:
@@ -146,7 +175,11 @@ def part_bounds(n: int, most: int) -> list[tuple[int, int]]:
 
 
 def _make(
-    store: VectorStore, cfg: IndexConfig, folder: Path, queries: np.ndarray | None
+    store: VectorStore,
+    cfg: IndexConfig,
+    folder: Path,
+    queries: np.ndarray | None,
+    depths: Sequence[int],
 ) -> dict[str, Any]:
     bounds = part_bounds(len(store), cfg.max_shard_rows)
     settings = rule_of_thumb(min(b - a for a, b in bounds), cfg)
@@ -154,15 +187,15 @@ def _make(
     head["store"] = store.fingerprint
     if not needs_queries(len(store), cfg):
         return head | describe(settings, build_parts(store, bounds, settings, folder, "scann"))
-    held = Held.sample(store.on_disk(), queries, cfg.tuning_queries)
+    held = Held.sample(store.on_disk(), queries, cfg.tuning_queries, depths)
     points: list[Point] = []
-    kept: tuple[Point, list[dict[str, Any]]] | None = None
-    for number, variant in enumerate(_variants(settings)[: cfg.tuning_builds]):
+    kept: tuple[list[Point], list[dict[str, Any]]] | None = None
+    for number, variant in enumerate(variants(settings)[: cfg.tuning_builds]):
         parts = build_parts(store, bounds, variant, folder, f"scann{number}")
         found = _tune(head | describe(variant, parts), folder, held, cfg.target_recall)
         points += found
-        best = choose(found, cfg.target_recall)
-        if kept is not None and choose([kept[0], best], cfg.target_recall) is kept[0]:
+        best = [choose([p for p in found if p.k == k], cfg.target_recall) for k in held.depths]
+        if kept and merit(best, cfg.target_recall) <= merit(kept[0], cfg.target_recall):
             _remove(folder, parts)
             continue
         if kept is not None:
@@ -174,20 +207,14 @@ def _make(
         "target_recall": cfg.target_recall,
         "tuned_on": f"{len(held.queries)} {held.origin}",
         "tuning": with_choice(points, kept[0]),
+        "depths": [{"k": p.k, **_at_search(p.settings)} for p in kept[0]],
     }
-    return head | describe(kept[0].settings, kept[1]) | tuning
+    return head | describe(kept[0][0].settings, kept[1]) | tuning
 
 
-def _variants(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings with each variant of what needs a build; without a tree there is no SOAR."""
-    found: list[dict[str, Any]] = []
-    for threshold, soar in VARIANTS:
-        variant = settings | {"anisotropic_quantization_threshold": threshold}
-        if "soar_lambda" in settings:
-            variant["soar_lambda"] = soar
-        if variant not in found:
-            found.append(variant)
-    return found
+def _at_search(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that each search may choose anew."""
+    return {name: settings[name] for name in ("leaves_searched", "reorder") if name in settings}
 
 
 def build_parts(
@@ -227,7 +254,7 @@ def describe(settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str,
 
 
 def _tune(manifest: dict[str, Any], folder: Path, held: Held, target: float) -> list[Point]:
-    """The curve of an index that was just written, settings under their own names."""
+    """The curves of an index that was just written, settings under their own names."""
     scann = import_scann()
     parts = [scann.load_searcher(str(folder / p["folder"])) for p in manifest["parts"]]
     index, settings = ScannIndex(manifest, parts), manifest["settings"]
@@ -237,12 +264,14 @@ def _tune(manifest: dict[str, Any], folder: Path, held: Held, target: float) -> 
         return settings | tree | {"reorder": deep}
 
     def search(queries: np.ndarray, k: int, wide: int, deep: int) -> np.ndarray:
-        index.use(named(wide, deep))
+        index.use([{"k": k, **named(wide, deep)}])
         return index.search(queries, k)[1]
 
-    deep = sorted({min(AT * factor, len(index)) for factor in REORDER_FACTORS})
-    points = curve(held, search, steps_to(settings.get("leaves", 1)), deep, target)
-    return [Point(named(**p.settings), p.recall, p.queries_per_sec) for p in points]
+    points = []
+    for k in held.depths:
+        deep = sorted({min(k * factor, len(index)) for factor in REORDER_FACTORS})
+        points += curve(held, k, search, steps_to(settings.get("leaves", 1)), deep, target)
+    return [replace(p, settings=named(**p.settings)) for p in points]
 
 
 def _remove(folder: Path, parts: list[dict[str, Any]]) -> None:
@@ -250,11 +279,12 @@ def _remove(folder: Path, parts: list[dict[str, Any]]) -> None:
         shutil.rmtree(folder / part["folder"])
 
 
-def _say(best: Point, held: Held, target: float) -> None:
-    tuned = {k: v for k, v in best.settings.items() if k != "kind"}
-    told = ", ".join(f"{name} {value}" for name, value in tuned.items())
-    missed = "" if best.recall >= target else f" (no setting reaches {target:g})"
-    say(
-        f"index: recall@{AT} {best.recall:.3f}{missed} at {best.queries_per_sec:.0f} queries/s on "
-        f"{len(held.queries)} held {held.origin}: {told}"
-    )
+def _say(best: list[Point], held: Held, target: float) -> None:
+    for p in best:
+        tuned = {k: v for k, v in p.settings.items() if k != "kind"}
+        told = ", ".join(f"{name} {value}" for name, value in tuned.items())
+        missed = "" if p.reaches(target) else f" (no setting surely reaches {target:g})"
+        say(
+            f"index: recall@{p.k} {p.recall:.3f}{missed} at {p.queries_per_sec:.0f} queries/s on "
+            f"{len(held.queries)} held {held.origin}: {told}"
+        )

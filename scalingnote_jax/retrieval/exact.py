@@ -26,6 +26,7 @@ from scalingnote_jax.vectors.quantise import quantise
 
 LANES = 128  # columns of a block of scores are a multiple of it: the width of a TPU's registers
 EXACT = ExactConfig()
+UNIT_TOLERANCE = 1e-3  # of a vector's length: more than the rounding of bfloat16 makes
 
 
 class Vectors(Protocol):
@@ -171,6 +172,25 @@ def check_finite(vectors: np.ndarray, where: str) -> None:
         )
 
 
+def check_unit(vectors: np.ndarray, where: str) -> None:
+    """Refuses vectors [n, D] that are not of length 1: their scores would be no cosines, and an
+    index would rank them by their lengths.
+
+    Raises:
+        UserError: names the first row.
+    """
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = np.abs(lengths - 1) > UNIT_TOLERANCE
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise bad_input(
+            where,
+            f"vector {row} has length {lengths[row]:.4g}",
+            f"unit vectors (within {UNIT_TOLERANCE:g})",
+            "divide each by its length; one of length 0 has no direction",
+        )
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How near a search comes to the exact one."""
@@ -204,9 +224,17 @@ def agreement(
 
 
 def overlap(exact: np.ndarray, other: np.ndarray, k: int) -> float:
-    """Mean share of the exact top k that the other top k holds. Both [q, ≥k] rows of documents."""
-    shares = [len(set(a[:k]) & set(b[:k])) / k for a, b in zip(exact, other, strict=True)]
-    return float(np.mean(shares))
+    """Mean share of the exact top k that the other top k holds; of the top n, where there are only
+    n < k documents. Both [q, ≥ min(k, n)] rows of documents.
+    """
+    return float(overlaps(exact, other, k).mean())
+
+
+def overlaps(exact: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
+    """`overlap` of each query: [q] shares."""
+    k = min(k, exact.shape[1])
+    pairs = zip(exact[:, :k].tolist(), other[:, :k].tolist(), strict=True)
+    return np.array([len(set(a) & set(b)) / k for a, b in pairs])
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ def _scan_device(
 
         def ask(asked: tuple[jax.Array, Found]) -> Found:
             queries, found = asked
-            scores = jnp.where(rows < n, _scores(queries, docs, scales), -jnp.inf)
+            scores = _scores(queries, docs, scales)
+            scores = jnp.where(scores == 0, 0.0, scores)  # top_k puts -0.0 behind 0.0
+            scores = jnp.where(rows < n, scores, -jnp.inf)
             return _merged(found, choose(scores, rows, k=found[0].shape[1]))
 
         # Documents outside, queries inside: a block of documents is read once for all queries.

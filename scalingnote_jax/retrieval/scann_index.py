@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.retrieval.exact import check_search
+from scalingnote_jax.retrieval.exact import check_search, check_unit
 from scalingnote_jax.retrieval.scann_library import import_scann
 from scalingnote_jax.workflow.artefact import MANIFEST, check_files, damaged, read_manifest
 
 REBUILD = "run `scalingnote index` again"
 MANY_QUERIES = 512  # from here on the threads pay for themselves
+DEFAULT_K = 10  # documents that a search gives unless it is told otherwise
 BATCH = 1024  # queries that a thread takes at once; ScaNN's 256 answer a tenth fewer a second
 
 
@@ -33,19 +34,34 @@ class ScannIndex:
 
     Attributes:
         manifest: kind ("brute_force" | "ah" | "tree_ah"), settings, count, dim, ScaNN's version,
-            the store's fingerprint, parts (folder, rows, files), tuning, target_recall, bytes.
+            the store's fingerprint, parts (folder, rows, files), tuning, target_recall, bytes; and
+            where it was tuned, depths: for each k {"k", "leaves_searched" of a tree, "reorder"}.
         parts: ScaNN's searchers.
     """
 
     def __init__(self, manifest: dict[str, Any], parts: list[Any]):
         self.manifest, self.parts = manifest, parts
-        self.use(manifest["settings"])
+        self._leaves = manifest["settings"].get("leaves")
+        self.use(manifest.get("depths") or [{"k": DEFAULT_K, **manifest["settings"]}])
 
-    def use(self, settings: dict[str, Any]) -> None:
-        """Searches with these leaves searched and reorder from now on."""
-        self._leaves = settings.get("leaves")
-        self._searched = settings.get("leaves_searched")
-        self._reorder = settings.get("reorder", 0)
+    def use(self, depths: list[dict[str, Any]]) -> None:
+        """Searches with these leaves and candidates from now on: {"k", "leaves_searched",
+        "reorder"} for one or several k, the lowest first.
+        """
+        self._depths = depths
+
+    def settings_for(self, k: int) -> tuple[int, int | None]:
+        """Candidates that a search for k scores again, and leaves that it looks into: those of the
+        next higher k that there are settings for. Above the highest, candidates in proportion.
+        """
+        near = next((d for d in self._depths if d["k"] >= k), self._depths[-1])
+        candidates = math.ceil(near.get("reorder", 0) * max(1.0, k / near["k"]))
+        return max(k, candidates), near.get("leaves_searched")
+
+    @property
+    def kind(self) -> str:
+        """ "brute_force", "ah" or "tree_ah"."""
+        return str(self.manifest["settings"]["kind"])
 
     @property
     def sizes(self) -> list[int]:
@@ -103,9 +119,11 @@ class ScannIndex:
             scores [q, k] float32 (dot products) and rows [q, k] int32; always k of them.
 
         Raises:
-            UserError: k is out of range, the widths differ, or a query holds NaN.
+            UserError: k is out of range, the widths differ, or a query holds NaN or is not of
+                length 1.
         """
         check_search(queries, (len(self), self.manifest["dim"]), k)
+        check_unit(queries, "queries")
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int32)
         if len(queries) == 1:
@@ -117,12 +135,13 @@ class ScannIndex:
     def search_one(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """`search` for one query [D], by ScaNN's single-query path: scores [k], rows [k]."""
         check_search(query[None], (len(self), self.manifest["dim"]), k)
+        check_unit(query[None], "queries")
         query = np.ascontiguousarray(query, np.float32)
         found = []
+        candidates, leaves = self.settings_for(k)
         for part, size in zip(self.parts, self.sizes, strict=True):
             few = min(k, size)
-            candidates = max(few, self._reorder)
-            rows, scores = part.search(query, few, candidates, self._searched or -1)
+            rows, scores = part.search(query, few, candidates, leaves or -1)
             if len(rows) < few:  # the searched leaves held fewer
                 rows, scores = part.search(query, few, candidates, self._leaves or -1)
             found.append((scores[None], rows[None]))
@@ -132,16 +151,17 @@ class ScannIndex:
     def _of_part(self, part: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [q, min(k, rows of the part)], rows counted within the part."""
         few = min(k, part.size())
-        rows, scores = self._batched(part, queries, few, self._searched)
+        candidates, leaves = self.settings_for(k)
+        rows, scores = self._batched(part, queries, few, candidates, leaves)
         short = np.isnan(scores).any(axis=1)  # the searched leaves held fewer
         if short.any():
-            rows[short], scores[short] = self._batched(part, queries[short], few, self._leaves)
+            again = self._batched(part, queries[short], few, candidates, self._leaves)
+            rows[short], scores[short] = again
         return scores, rows
 
     def _batched(
-        self, part: Any, queries: np.ndarray, k: int, leaves: int | None
+        self, part: Any, queries: np.ndarray, k: int, candidates: int, leaves: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        candidates = max(k, self._reorder)
         if len(queries) < MANY_QUERIES:
             return part.search_batched(queries, k, candidates, leaves)
         share = math.ceil(len(queries) / (os.cpu_count() or 1))  # of a core
@@ -150,26 +170,27 @@ class ScannIndex:
 
 def index_facts(dir: str | Path) -> dict[str, Any]:
     """What an evaluation says of the index: kind, settings, memory_bytes, disk_bytes, tuning,
-    tuned_on, target_recall.
+    tuned_on, target_recall, depths.
     """
     manifest = read_manifest(Path(dir), "index", REBUILD)
     names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
-    return {name: manifest[name] for name in (*names, "target_recall") if name in manifest}
+    return {
+        name: manifest[name] for name in (*names, "target_recall", "depths") if name in manifest
+    }
 
 
 def _merge(
     found: list[tuple[np.ndarray, np.ndarray]], sizes: list[int], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best k over all parts; equal scores in order of part."""
-    if len(found) == 1:
-        return found[0][0], found[0][1].astype(np.int32)
+    """The best k over all parts; equal scores in order of row, as exact search has them."""
     starts = np.cumsum([0, *sizes[:-1]])
     scores = np.concatenate([part_scores for part_scores, _ in found], axis=1)
     rows = np.concatenate(
         [part_rows.astype(np.int64) + s for (_, part_rows), s in zip(found, starts, strict=True)],
         axis=1,
     )
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    scores += np.float32(0)  # -0.0 becomes 0.0, to which it is equal
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
     best = np.take_along_axis(rows, order, axis=1)
     return np.take_along_axis(scores, order, axis=1), best.astype(np.int32)
 

@@ -20,11 +20,13 @@ import numpy as np
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import describe, write_parts
-from scalingnote_jax.retrieval.exact import check_finite
+from scalingnote_jax.retrieval.exact import check_finite, check_unit
 from scalingnote_jax.retrieval.scann_index import ScannIndex
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place, write_manifest
 
+# Of the old store's manifest: what the writer says itself, and the corpus, which is another now
+_NOT_KEPT = ("shards", "ids", "count", "dim", "dtype", "corpus")
 REBUILD_SHARE = 0.2  # changed rows / rows at the build: our choice
 
 
@@ -41,10 +43,15 @@ class IndexUpdate:
     """
 
     def __init__(self, store: VectorStore, index: ScannIndex, dir: Path):
-        self.index, self._store, self._dir = index, store, dir
+        self.index, self._dir = index, dir
         self.changed: int = index.manifest.get("changed", 0)
         self._built: int = index.manifest.get("built_rows", len(store))
-        edges = np.cumsum([0, *index.sizes]).tolist()
+        self._begin(store)
+
+    def _begin(self, store: VectorStore) -> None:
+        """Changes are counted from what is in this store."""
+        self._store = store
+        edges = np.cumsum([0, *self.index.sizes]).tolist()
         pairs = list(itertools.pairwise(edges))
         self._ids = [store.ids[a:b] for a, b in pairs]
         # Row of the store, or −1 − place among the new vectors
@@ -72,7 +79,9 @@ class IndexUpdate:
 
     @property
     def ids(self) -> list[str]:
-        """The id of each row, as the index answers now."""
+        """The id of each row, as the index answers now. Do not change the list."""
+        if len(self._ids) == 1:  # asked for by every search
+            return self._ids[0]
         return [name for ids in self._ids for name in ids]
 
     @property
@@ -88,7 +97,8 @@ class IndexUpdate:
             vectors: [len(ids), D] float32 unit vectors, finite.
 
         Raises:
-            UserError: shapes, an id twice, NaN. Nothing is changed then.
+            UserError: shapes, an id twice or not a text, NaN, another length than 1. Nothing is
+                changed then.
         """
         wanted = (len(ids), self.index.manifest["dim"])
         if vectors.shape != wanted:
@@ -97,7 +107,13 @@ class IndexUpdate:
             )
         if len(set(ids)) != len(ids):
             raise bad_input("upsert", "an id twice", "each id once", "remove the duplicate")
+        for name in ids:
+            if not isinstance(name, str) or not name:
+                raise bad_input(
+                    "upsert", f"the id {name!r}", "texts that are not empty", "change it"
+                )
         check_finite(vectors, "upsert")
+        check_unit(vectors, "upsert")
         for name, vector in zip(ids, np.ascontiguousarray(vectors, np.float32), strict=True):
             part, place = self._place.get(name, (self._smallest(), None))
             self.index.parts[part].searcher.upsert([place], vector[None], 1)
@@ -135,9 +151,13 @@ class IndexUpdate:
         self.changed += len(ids)
 
     def save(self) -> None:
-        """Writes store and index into their places, and says when it is time to build again."""
+        """Writes store and index into their places, and says when it is time to build again. More
+        may be changed and saved after that.
+
+        The store no longer says which documents it is of: those that are new are in no collection.
+        """
         old, manifest = self._store.on_disk(), self._store.manifest
-        extra = {k: v for k, v in manifest.items() if k not in ("shards", "ids", "count", "dim")}
+        extra = {k: v for k, v in manifest.items() if k not in _NOT_KEPT}
         rows = manifest["shards"][0]["rows"]
         ids, origin = self.ids, [row for part in self._origin for row in part]
         with StoreWriter(self._store.dir, self._store.dim, extra, rows) as writer:
@@ -146,6 +166,7 @@ class IndexUpdate:
                 writer.add(ids[start : start + rows], self._gather(old, chosen))
             new_store = writer.close()
         self._write_index(new_store.fingerprint)
+        self._begin(new_store)
         if self.needs_rebuild:
             say(
                 f"index: {self.changed} rows changed since it was built from {self._built}: "
@@ -162,7 +183,8 @@ class IndexUpdate:
             counts = {"count": len(self.index), "store": fingerprint}
             counts |= {"changed": self.changed, "built_rows": self._built}
             settings = self.index.manifest["settings"]
-            write_manifest(partial, self.index.manifest | describe(settings, parts) | counts)
+            self.index.manifest |= describe(settings, parts) | counts
+            write_manifest(partial, self.index.manifest)
             put_in_place(partial, self._dir)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

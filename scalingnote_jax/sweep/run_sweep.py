@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.smoke import shrunk
 from scalingnote_jax.config.values import to_json
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
 from scalingnote_jax.startup import check_places, claim_workdir
@@ -71,5 +73,7 @@ def _print(found: dict[str, Any]) -> None:
             if (p["axis"], p["metric"]) == (field, metric):
                 low_high = " to ".join(map(fixed, p["interval"] or ()))
                 system = system_name(p["system"])
-                table.add_row(p["value"], system, str(p["runs"]), fixed(p["mean"]), low_high)
+                table.add_row(
+                    Text(printable(p["value"])), system, str(p["runs"]), fixed(p["mean"]), low_high
+                )
         console.print(table)

@@ -1,13 +1,14 @@
-"""The documents that stage 2 compares scores of: read from the vectors that `encode` made, never
-from a tower.
+"""The documents that stage 2 compares scores of, and the hard negatives of stage 3: read from the
+vectors that `encode` made, never from a tower.
 
-The best documents of each query text are found once for all steps, and kept with a manifest of what
-they were made from. What a step needs, the host gathers.
+They are found once for all steps, and kept with a manifest of what they were made from. What a step
+needs, the host gathers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.config import DistillConfig, ExactConfig, MineConfig
 from scalingnote_jax.data.collection import Collection
+from scalingnote_jax.data.negatives import choose, rule_values
 from scalingnote_jax.data.order import Draw, draw
+from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.progress import progress
+from scalingnote_jax.hashing import content_hash
+from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.exact import exact_search
+from scalingnote_jax.retrieval.mine import ranked
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.artefact import (
@@ -33,6 +38,7 @@ from scalingnote_jax.workflow.artefact import (
     read_manifest,
     write_manifest,
 )
+from scalingnote_jax.workflow.engine import Place
 
 FILE = "values.npy"
 _BLOCK = 65_536  # rows at a time
@@ -94,7 +100,7 @@ def check_documents(cfg: DistillConfig, documents: int, parts: int) -> None:
 
     Args:
         documents: that the corpus has.
-        parts: of a batch, on devices and one after the other.
+        parts: that a batch has on the devices.
     """
     if not 1 <= cfg.top_documents <= documents:
         given, expected = str(cfg.top_documents), f"1 to {documents}, the documents that there are"
@@ -102,7 +108,7 @@ def check_documents(cfg: DistillConfig, documents: int, parts: int) -> None:
     if cfg.sample_documents < 1 or cfg.sample_documents % parts:
         raise bad_input(
             "--distill.sample_documents",
-            f"{cfg.sample_documents} over {parts} parts of a batch",
+            f"{cfg.sample_documents} over {parts} devices of the slice, data and fsdp axes",
             f"a multiple of {parts}",
             f"set it to {max(1, -(-cfg.sample_documents // parts)) * parts}",
         )
@@ -176,7 +182,53 @@ def candidates_for(
         queries: the teacher's raw vectors, of which the first `count` are learned.
         folder: where the best documents are kept.
     """
-    check_documents(cfg, len(store), mesh_lib.batch_shards(mesh) * cfg.accumulate)
+    check_documents(cfg, len(store), mesh_lib.batch_shards(mesh))
     best = best_documents(queries, count, store, cfg.top_documents, folder, mesh)
     part = mesh_lib.batch_part(mesh)
     return Candidates(store, collection, best, cfg.sample_documents, seed, *part)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How hard negatives are chosen, and how the teacher searches for them."""
+
+    mining: MineConfig  # or what is declared of it: not the rounds of stage 1
+    exact: ExactConfig
+
+
+def hard_negatives(
+    rules: Rules,
+    seed: int,
+    collection: Collection,
+    relevance: Relevance,
+    queries: VectorStore,
+    documents: VectorStore,
+    place: Place,
+) -> np.ndarray:
+    """[examples, M] int32, documents (rows) that are hard for each training query, -1 behind the
+    last: chosen among the teacher's best by exact search, and kept.
+
+    Args:
+        queries: the teacher's raw vectors of the examples' queries.
+        documents: unit vectors.
+    """
+    on_disk, mining, exact = documents.on_disk(), rules.mining, rules.exact
+
+    def make() -> np.ndarray:
+        unit = unit_rows(queries.vectors()[:, : documents.dim])
+        depth = min(len(documents), mining.last_rank + relevance.width)
+        ranking = ranked(unit, on_disk, relevance, depth, exact, place.mesh)
+        return choose(ranking, relevance, collection.query_ids, mining, seed)[0].doc_rows
+
+    made_from = {
+        "queries": queries.fingerprint,
+        "documents": documents.fingerprint,
+        "rules": content_hash([rule_values(mining), seed, exact.storage, exact.recall_target]),
+        "judgements": collection.fingerprint,
+        "collections": relevance.spans(),
+    }
+    folder = place.workdir.embeddings("teacher", "refine-negatives")
+    found = stored_values(folder, made_from, make)
+    share, none = (found >= 0).mean(), int((found < 0).all(1).sum())
+    say(f"refine: hard negatives {share:.1%} of those wanted; {none} queries have random ones only")
+    return found

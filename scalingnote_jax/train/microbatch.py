@@ -24,6 +24,7 @@ def accumulated_grad(
     rows: Sharding | None,
     *,
     parts: int,
+    shared: tuple[str, ...] = (),
 ) -> tuple[Any, Any]:
     """The mean over `parts` parts of the batch of the gradient of `loss_fn`, one part at a time.
 
@@ -31,6 +32,7 @@ def accumulated_grad(
         loss_fn: (params, batch) → (loss, metrics of (sum, count)).
         params: what to differentiate by.
         batch: arrays [B, …]; B as for `encode_in_chunks`.
+        shared: names in the batch of what is not of its rows: every part sees all of it.
 
     Returns:
         The gradients, and the metrics with sums and counts added up.
@@ -39,12 +41,14 @@ def accumulated_grad(
     if parts == 1:
         return grad(params, batch)
 
+    whole = {name: x for name, x in batch.items() if name in shared}
+
     def add(total: Any, part: dict[str, jax.Array]) -> tuple[Any, Any]:
-        grads, metrics = grad(params, part)
+        grads, metrics = grad(params, part | whole)
         return jax.tree.map(jnp.add, total, grads), metrics
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    split = {name: split_rows(x, parts, rows) for name, x in batch.items()}
+    split = {name: split_rows(x, parts, rows) for name, x in batch.items() if name not in shared}
     total, metrics = jax.lax.scan(add, zeros, split)
     grads = jax.tree.map(lambda x: x / parts, total)
     return grads, jax.tree.map(lambda x: x.sum(0), metrics)

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from scalingnote_jax.config import OptimConfig
-from scalingnote_jax.models.layers.params import is_matrix
+from scalingnote_jax.models.layers.params import Axes, is_matrix
 from scalingnote_jax.train.durations import steps_of
 
 
@@ -32,12 +32,18 @@ def learning_rate(cfg: OptimConfig, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def make_optimizer(cfg: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW over a flat dict of parameters. Decay only where it means something: on matrices."""
+def make_optimizer(
+    cfg: OptimConfig, total_steps: int, axes: dict[str, Axes]
+) -> optax.GradientTransformation:
+    """AdamW over a flat dict of parameters. Decay only where it means something: on matrices.
+
+    Args:
+        axes: the logical axes of each parameter.
+    """
 
     def decays(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(
-            lambda path, x: is_matrix(path[-1].key, x.ndim), params
+            lambda path, _: is_matrix(axes[path[-1].key]), params
         )
 
     return optax.chain(

@@ -95,7 +95,7 @@ class Prepared:
         trained, frozen = split_frozen(field, shapes, freeze)
         self.mesh = mesh
         self.frozen_paths = set(frozen)
-        self.tx = make_optimizer(cfg.optim, schedule.total_steps)
+        self.tx = make_optimizer(cfg.optim, schedule.total_steps, axes)
         self.abstract: TrainState = jax.eval_shape(
             lambda t, f: make_state(t, f, self.tx), trained, frozen
         )

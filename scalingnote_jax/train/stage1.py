@@ -5,7 +5,7 @@ the same with other towers. The step first, then what it needs: batches, towers,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import TowersConfig, TrainConfig
-from scalingnote_jax.data.batches import PairSampler
+from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
-from scalingnote_jax.data.packing import texts_per_row
+from scalingnote_jax.data.packing import Part, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.losses.contrastive import logit_scale
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
     check_own_head,
@@ -32,7 +31,7 @@ from scalingnote_jax.losses.query_prediction import (
 )
 from scalingnote_jax.models.chunks import encode_in_chunks
 from scalingnote_jax.models.layers.params import Flat, nest
-from scalingnote_jax.models.pair import LOG_SCALE, Towers, side_params
+from scalingnote_jax.models.pair import LOG_SCALE, Towers, capped, side_params
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import say
@@ -43,6 +42,9 @@ from scalingnote_jax.train.start import query_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
 from scalingnote_jax.workflow.engine import Place
+
+# Of the queries, of the documents, and of the documents' tower as it predicts the queries
+DROPOUT_KEYS = ("query_keys", "doc_keys", "predicted_keys")
 
 
 def contrastive_step(
@@ -59,8 +61,8 @@ def contrastive_step(
     """One step of stage 1.
 
     Args:
-        state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [] where the
-            temperature is learned.
+        state: parameters "query/…" and "doc/…" (or "shared/…"), and "log_scale" [], frozen if the
+            temperature is not learned.
         batch: query_tokens, query_mask [B, Lq]; query_ids [B]; doc_ids [B, G]; positive_ids [B, P];
             and doc_tokens, doc_mask [B, G, Ld], or of packed documents doc_tokens, doc_segments
             [R, Ld] and doc_slots [B, G] (see `data/packing.py`). To predict queries from titles,
@@ -83,7 +85,7 @@ def contrastive_step(
         )
         doc_params = side_params(params, "doc")
         doc_raw, title_raw = _encode_documents(doc_tower, doc_params, batch, rows, cfg)
-        scale = logit_scale(params[LOG_SCALE], cfg.max_logit_scale)
+        scale = jnp.exp(params[LOG_SCALE])
         loss = matryoshka(unit_loss(cfg, batch, scale, rows), cfg.matryoshka)
         total, counts = loss(query_raw, doc_raw)
         count = jnp.float32(query_raw.shape[0])
@@ -96,19 +98,20 @@ def contrastive_step(
             metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)
         elif cfg.title_prediction == "generative":
             pairs = doc_raw[:, 0], batch["query_tokens"], batch["query_mask"]
-            predicted = generative_loss(
-                doc_tower, doc_params, *pairs, rows, chunks=cfg.encode_chunks
-            )
+            given: Any = {"chunks": cfg.encode_chunks, "keys": batch.get("predicted_keys")}
+            predicted = generative_loss(doc_tower, doc_params, *pairs, rows, **given)
             metrics["title_loss"] = (predicted, count)
         if "title_loss" in metrics:
             total += cfg.w_title * metrics["title_loss"][0]
         metrics["loss"] = (total, count)
         return total / count, metrics
 
-    shape = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
-    for i, (side, tower) in enumerate((("query", query_tower), ("doc", doc_tower))):
-        batch = batch | dropout_keys(f"{side}_keys", tower, (seed, i), state.step, shape[i])
-    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    size, documents = batch["query_tokens"].shape[:1], batch["doc_tokens"].shape[:-1]
+    drops = ((query_tower, size), (doc_tower, documents), (doc_tower, size))
+    for i, (name, (tower, shape)) in enumerate(zip(DROPOUT_KEYS, drops, strict=True)):
+        batch = batch | dropout_keys(name, tower, (seed, i), state.step, shape)
+    state, metrics = update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    return replace(state, params=capped(state.params, cfg.max_logit_scale)), metrics
 
 
 def _encode_documents(
@@ -132,7 +135,7 @@ def _encode_documents(
         keys,
         rows,
         chunks=cfg.encode_chunks,
-        texts_per_row=texts_per_row(tower.cfg.text) if packed else 0,
+        texts_per_row=texts_per_row(tower.cfg.text.max_tokens) if packed else 0,
         beginnings=beginnings,
     )  # [B·G, D] or [R, S, D]; with beginnings, [B·G, 2, D] or [R, S, 2, D]
     if packed:
@@ -181,13 +184,7 @@ def pair_sampler(
     queries = (("", q.text) for q in collection.queries)
     documents = ((d.title, d.text) for d in collection.documents)
     key = collection.fingerprint
-    part, parts = mesh_lib.batch_part(mesh)
-    # What the rows of a process must be a multiple of, for the mesh and the chunks to split
-    rows = max(1, mesh_lib.batch_shards(mesh) // parts) * cfg.encode_chunks
-    mixing = cfg.mixture_weights, cfg.single_collection_batches
-    return PairSampler(
-        collection,
-        "train",
+    tables = PairTokens(
         token_table(queries, query, tower_tokenizer(query), tokens, f"{key}-queries"),
         token_table(
             documents,
@@ -199,17 +196,17 @@ def pair_sampler(
         ),
         query.text.buckets,
         doc.text.buckets,
-        cfg.batch_size,
-        cfg.negatives_per_query,
-        cfg.bucket_window,
-        seed,
-        process_index=part,
-        process_count=parts,
-        pack_rows_by=rows if cfg.pack_documents else 0,
-        own_rows=partial(mesh_lib.own_rows, mesh),
-        mined=pairs.mined,
-        mixing=Mixing(pairs.members, *mixing) if pairs.members else None,
     )
+    index, count = mesh_lib.batch_part(mesh)
+    # What the rows of a process must be a multiple of, for the mesh and the chunks to split
+    multiple = max(1, mesh_lib.batch_shards(mesh) // count) * cfg.encode_chunks
+    rows_by = multiple if cfg.pack_documents else 0
+    part = Part(index, count, rows_by, partial(mesh_lib.own_rows, mesh))
+    rules = BatchRules(cfg.batch_size, cfg.negatives_per_query, cfg.bucket_window, seed)
+    mixing = None
+    if pairs.members:
+        mixing = Mixing(pairs.members, cfg.mixture_weights, cfg.single_collection_batches)
+    return PairSampler(collection, tables, rules, part, pairs.mined, mixing)
 
 
 def program(
@@ -292,7 +289,6 @@ def train(
     place: Place,
 ) -> TrainState:
     """Runs stage 1 to its end, from the newest checkpoint if there is one."""
-    documents = cfg.batch_size * (1 + cfg.negatives_per_query)
-    devices = f"over {place.mesh.size} devices"
-    say(f"train: {cfg.batch_size} queries × {documents} documents a step {devices}")
+    size, group, devices = cfg.batch_size, 1 + cfg.negatives_per_query, place.mesh.size
+    say(f"train: {size} queries × {size * group} documents a step over {devices} devices")
     return fit(build(cfg, teacher, seed, pairs, start, place))

@@ -90,7 +90,8 @@ def distill_step(
         return total / count, metrics | {k: (v, jnp.float32(1)) for k, v in figures.items()}
 
     batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
-    return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
+    sampled = ("sample_emb", "sample_ids")
+    return update(state, loss_fn, batch, tx, rows, cfg.accumulate, sampled)
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,8 @@ def distill(
         documents: the folder of the teacher's document vectors; None where there are none yet,
             which only terms that compare scores need.
     """
-    texts = query_texts(cfg, collection, lesson.seed)
+    prompts = collection.query_prompts.values()
+    texts = query_texts(cfg, collection, lesson.seed, prompts)
     learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
     say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
     both = [*learned, *watched]

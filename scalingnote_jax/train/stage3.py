@@ -9,7 +9,6 @@ does not forget what stage 2 taught it about other queries. Ours: the weights, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,29 +18,26 @@ import numpy as np
 import optax
 from jax.sharding import Sharding
 
-from scalingnote_jax.config import ExactConfig, MineConfig, RefineConfig
+from scalingnote_jax.config import RefineConfig
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.negatives import choose, rule_values
+from scalingnote_jax.data.members import Members
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
-from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.losses.contrastive_form import OneWay
 from scalingnote_jax.losses.matryoshka import matryoshka
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.tower import TowerDef, normalise, tower_def
-from scalingnote_jax.progress import say
-from scalingnote_jax.retrieval.mine import ranked
 from scalingnote_jax.text.contract import contract, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
-from scalingnote_jax.train.candidates import open_share, stored_values
+from scalingnote_jax.train.candidates import Rules, hard_negatives, open_share
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import check_batch, make_schedule
 from scalingnote_jax.train.stage2 import Lesson, prepare_student, student_tokens
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
 from scalingnote_jax.vectors.encode import text_vectors
-from scalingnote_jax.vectors.encoder import load_encoder, unit_rows
+from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.engine import Place
@@ -111,51 +107,6 @@ def refine_loss(
     return total + cfg.w_align * (len(student_raw) - cosine), sums
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How hard negatives are chosen, and how the teacher searches for them."""
-
-    mining: MineConfig  # or what is declared of it: not the rounds of stage 1
-    exact: ExactConfig
-
-
-def hard_negatives(
-    rules: Rules,
-    seed: int,
-    collection: Collection,
-    relevance: Relevance,
-    queries: VectorStore,
-    documents: VectorStore,
-    place: Place,
-) -> np.ndarray:
-    """[examples, M] int32, documents (rows) that are hard for each training query, -1 behind the
-    last: chosen among the teacher's best by exact search, and kept.
-
-    Args:
-        queries: the teacher's raw vectors of the examples' queries.
-        documents: unit vectors.
-    """
-    on_disk, mining, exact = documents.on_disk(), rules.mining, rules.exact
-
-    def make() -> np.ndarray:
-        unit = unit_rows(queries.vectors()[:, : documents.dim])
-        depth = min(len(documents), mining.last_rank + relevance.width)
-        ranking = ranked(unit, on_disk, relevance, depth, exact, place.mesh)
-        return choose(ranking, relevance, collection.query_ids, mining, seed)[0].doc_rows
-
-    made_from = {
-        "queries": queries.fingerprint,
-        "documents": documents.fingerprint,
-        "rules": content_hash([rule_values(mining), seed, exact.storage, exact.recall_target]),
-        "judgements": collection.fingerprint,
-    }
-    folder = place.workdir.embeddings("teacher", "refine-negatives")
-    found = stored_values(folder, made_from, make)
-    share, none = (found >= 0).mean(), int((found < 0).all(1).sum())
-    say(f"refine: hard negatives {share:.1%} of those wanted; {none} queries have random ones only")
-    return found
-
-
 class RefineSampler:
     """Batches of stage 3: training queries, each with the vectors of a relevant document and of
     G - 1 others. The same for every number of processes, a function of (seed, step).
@@ -201,6 +152,7 @@ class RefineSampler:
             return epoch_order(sizes, cfg.batch_size, cfg.bucket_window, seed, epoch), docs
 
         self._plans = EpochPlans(plan)
+        check_epoch("refine", relevance, *self._plans[0])
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of step `step`, as `refine_step` wants them."""
@@ -258,32 +210,26 @@ def _distilled(lesson: Lesson, place: Place) -> Flat:
     return flatten({"student": encoder.params})
 
 
-def refine(
+def refine_sampler(
     cfg: RefineConfig,
     lesson: Lesson,
-    matryoshka_sizes: tuple[int, ...],
     rules: Rules,
     collection: Collection,
+    members: Members | None,
     documents: Path,
     place: Place,
-) -> TrainState:
-    """Runs stage 3 to its end, from the newest checkpoint if there is one.
-
-    Args:
-        lesson: as of stage 2.
-        matryoshka_sizes: stage 2's.
-        rules: how hard negatives are found.
-        documents: the folder of the teacher's document vectors.
+) -> RefineSampler:
+    """Batches of stage 3; the arguments are those of `refine`. The teacher's vectors of the queries
+    and the hard negatives are made where they are not there yet.
     """
-    check_batch("refine", cfg, place.mesh)
     store, student = open_share(documents), lesson.student
-    relevance = Relevance(collection, "train")
+    relevance = Relevance(collection, "train", members)
     every = [q.text for q in collection.queries]
     texts = [every[row] for row in relevance.query_rows]
     cached = "refine", "float32", lesson.encode, place
     queries = text_vectors(lesson.teacher, texts, *cached)
     given = collection, relevance, queries, store, place
-    sampler = RefineSampler(
+    return RefineSampler(
         collection,
         relevance,
         student_tokens(texts, student, place.workdir.tokens),
@@ -295,4 +241,27 @@ def refine(
         lesson.seed,
         *mesh_lib.batch_part(place.mesh),
     )
+
+
+def refine(
+    cfg: RefineConfig,
+    lesson: Lesson,
+    matryoshka_sizes: tuple[int, ...],
+    rules: Rules,
+    collection: Collection,
+    members: Members | None,
+    documents: Path,
+    place: Place,
+) -> TrainState:
+    """Runs stage 3 to its end, from the newest checkpoint if there is one.
+
+    Args:
+        lesson: as of stage 2.
+        matryoshka_sizes: stage 2's.
+        rules: how hard negatives are found.
+        members: of a mixture, so that negatives are of the query's own collection.
+        documents: the folder of the teacher's document vectors.
+    """
+    check_batch("refine", cfg, place.mesh)
+    sampler = refine_sampler(cfg, lesson, rules, collection, members, documents, place)
     return fit(build(cfg, lesson, sampler, matryoshka_sizes, place))

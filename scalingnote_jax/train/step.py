@@ -58,6 +58,7 @@ def update(
     tx: optax.GradientTransformation,
     rows: Sharding | None,
     parts: int,
+    shared: tuple[str, ...] = (),
 ) -> tuple[TrainState, Metrics]:
     """The state after one step of the optimizer, and the metrics with the gradient's norm.
 
@@ -65,8 +66,10 @@ def update(
         loss_fn: (trained parameters, batch) → (loss, metrics).
         rows: on a mesh, where the rows of a batch lie.
         parts: of the batch, whose mean gradient is taken.
+        shared: as for `accumulated_grad`.
     """
-    grads, metrics = accumulated_grad(loss_fn, state.params, batch, rows, parts=parts)
+    given = loss_fn, state.params, batch, rows
+    grads, metrics = accumulated_grad(*given, parts=parts, shared=shared)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import EncodeConfig
@@ -32,7 +33,7 @@ from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encode_batches import Batch, batches, rows_of
 from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
-from scalingnote_jax.workflow.workdir import output_of
+from scalingnote_jax.workflow.workdir import damage, output_of
 
 IN_FLIGHT = 2
 
@@ -116,8 +117,26 @@ class Encoder:
 
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """[n, D] float32, before the L2 norm, of texts or (title, text) pairs."""
+        if not len(texts):
+            return np.empty((0, self.tower.dim), np.float32)
         pairs = [("", t) if isinstance(t, str) else t for t in texts]
         return self.encode_table(tokens_of(pairs, self.tower.cfg, self.tokenizer))
+
+    def warm(self) -> None:
+        """Compiles what single texts need, one of each length."""
+        for length in self.text.buckets:
+            self.encode_table(TokenTable.from_lists([[self.tokenizer.pad_id] * length]))
+
+    def on(self, mesh: Mesh) -> Encoder:
+        """The same tower with its weights on another mesh, of this process's devices. Every process
+        takes part.
+        """
+        if mesh == self.mesh:
+            return self
+        put = partial(jax.device_put, device=mesh_lib.replicated(mesh))
+        params = jax.tree.map(lambda x: put(_on_host(x)), self.params)
+        given = self.tower, params, self.tokenizer, mesh, self.batch_size, self.dim
+        return Encoder(*given)
 
     def unit(self, vectors: np.ndarray) -> np.ndarray:
         """[n, dim], the vectors for search, of what `encode` gives."""
@@ -155,6 +174,13 @@ class Encoder:
     @cached_property
     def _one_text(self) -> OneText:
         return OneText(self.tower, self.params, self.mesh)
+
+
+def _on_host(weight: jax.Array) -> np.ndarray:
+    """All of a weight, whichever processes hold it."""
+    if weight.is_fully_addressable:
+        return np.asarray(weight)
+    return np.asarray(multihost_utils.process_allgather(weight, tiled=True))
 
 
 def _collect(
@@ -211,6 +237,9 @@ def _restore(
     tower: TrainedTower, folder: Path, shapes: Flat, shardings: Flat, wanted: dict[str, Any]
 ) -> Flat:
     output_of(folder, tower.verb)  # an unfinished run has checkpoints too, but not the tower
+    if wrong := damage(folder):
+        fix = f"run `scalingnote {tower.verb}` again, or copy the folder anew"
+        raise bad_input(str(folder), wrong, "what the step has made", fix)
     checkpoints, prefix = Checkpoints(folder / "checkpoints"), tower.prefix
     try:
         step = checkpoints.latest_step()

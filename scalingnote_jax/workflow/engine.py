@@ -19,12 +19,14 @@ from jax.sharding import Mesh
 from scalingnote_jax.config.neutral import is_neutral
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import say
 from scalingnote_jax.workflow.reuse import move_over, take_over
 from scalingnote_jax.workflow.workdir import (
     Workdir,
     clear,
+    damage,
     is_done,
     mark_done,
     output_of,
@@ -112,6 +114,8 @@ class Step:
         outside: (settings, **options) → what else it is made from, such as the hash of files that
             the config names.
         resumes: whether an unfinished folder is gone on with.
+        exclusive: whether a file that it did not write makes its folder unusable.
+        also: files that it makes elsewhere, as paths from its folder.
     """
 
     verb: str
@@ -122,20 +126,15 @@ class Step:
     outside: Callable[..., Any] | None = None
     resumes: bool = False
     looks: tuple[str, ...] = ()
+    exclusive: bool = False
+    also: tuple[str, ...] = ()
 
 
 def step(
-    verb: str,
-    reads: tuple[str, ...],
-    sections: tuple[str, ...],
-    *,
-    output: Callable[[Path], str],
-    outside: Callable[..., Any] | None = None,
-    resumes: bool = False,
-    looks: tuple[str, ...] = (),
+    verb: str, reads: tuple[str, ...], sections: tuple[str, ...], **more: Any
 ) -> Callable[[Callable[..., None]], Step]:
-    """Declares a function as a step; see `Step`."""
-    return lambda make: Step(verb, make, reads, sections, output, outside, resumes, looks)
+    """Declares a function as a step; `more` are the other attributes of `Step`."""
+    return lambda make: Step(verb, make, reads, sections, **more)
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,22 @@ class Task:
         """
         return Output(self.folder, output_of(self.folder, self.step.verb))
 
+    @property
+    def whole_output(self) -> Output:
+        """`output`, once it is seen to be whole.
+
+        Raises:
+            UserError: it is not finished, or a file is not as it was made.
+        """
+        if wrong := self.damage:
+            fix = f"run `scalingnote {self.step.verb}` again"
+            raise bad_input(str(self.folder), wrong, "what the step has made", fix)
+        return self.output
+
     def made(self) -> Made:
         """What the step may read of the steps before."""
         outputs: dict[str, Output | None] = dict.fromkeys((*self.step.reads, *self.step.looks))
-        outputs |= {name: task.output for name, task in self.reads.items()}
+        outputs |= {name: task.whole_output for name, task in self.reads.items()}
         there = {name: task for name, task in self.looks.items() if read_done(task.folder)}
         return Made(outputs | {name: t.output for name, t in there.items()}, self.step.verb)
 
@@ -203,8 +214,13 @@ class Task:
         )
 
     def is_done(self, config: Any) -> bool:
-        """Whether it was finished from just these inputs."""
-        return is_done(self.folder, self.inputs(config))
+        """Whether it was finished from just these inputs, and all that it made is there."""
+        return is_done(self.folder, self.inputs(config)) and not self.damage
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with what it has made; "" if nothing is."""
+        return damage(self.folder, self.step.exclusive)
 
 
 def declared_values(config: Any, sections: Sequence[str]) -> dict[str, Any]:
@@ -217,13 +233,19 @@ def declared_values(config: Any, sections: Sequence[str]) -> dict[str, Any]:
 
 
 def run_task(
-    task: Task, config: Any, mesh: Mesh, reuse: Sequence[Path] = (), overwrite: bool = False
+    task: Task,
+    config: Any,
+    mesh: Mesh,
+    reuse: Sequence[Path] = (),
+    overwrite: bool = False,
+    again: bool = False,
 ) -> None:
     """Runs a step, or says that nothing it is made from has changed.
 
     Args:
         reuse: workdirs whose finished steps may be taken over.
         overwrite: what an earlier config left in the step's folder is removed instead of refused.
+        again: runs it even if it was finished from the same inputs.
     """
     if task.note:
         say(task.note)
@@ -233,12 +255,14 @@ def run_task(
         move_over(task.earlier, folder, inputs)
         take_over(folder, inputs, task.workdir, reuse)
     mesh_lib.barrier(f"{step.verb} may be there")
-    done = is_done(folder, inputs)
+    done, damaged = is_done(folder, inputs), task.damage
     mesh_lib.barrier(f"{step.verb} starts")
-    if done:
+    if done and not damaged and not again:
         say(f"{step.verb}: done already, nothing that it is made from has changed")
         return
-    if first and step.resumes and overwrite:
+    if done and damaged:
+        say(f"{step.verb}: made again, as in {folder} {damaged}")
+    if first and step.resumes and (overwrite or done):
         clear(folder)  # the other steps replace their folder when they have made the new one
     mesh_lib.barrier(f"{step.verb} may write")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -247,5 +271,6 @@ def run_task(
     step.make(task.made(), task.settings(config), place, **task.options)
     mesh_lib.barrier(f"{step.verb} has written")
     if first:
-        mark_done(folder, inputs, step.output(folder), time.monotonic() - started)
+        secs = time.monotonic() - started
+        mark_done(folder, inputs, step.output(folder), secs, step.also)
     mesh_lib.barrier(f"{step.verb} is done")

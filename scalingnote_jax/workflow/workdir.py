@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.hashing import file_hash
 
 DONE = "done.json"
 
@@ -89,17 +91,56 @@ def is_done(folder: Path, inputs: str) -> bool:
     return done is not None and done["inputs"] == inputs
 
 
-def mark_done(folder: Path, inputs: str, output: str, secs: float = 0.0) -> None:
-    """Marks a step as finished.
+def mark_done(
+    folder: Path, inputs: str, output: str, secs: float = 0.0, also: Sequence[str] = ()
+) -> None:
+    """Marks a step as finished, with size, time and SHA-256 of every file in its folder.
 
     Args:
         output: the content hash that later steps depend on.
         secs: what it took.
+        also: files that it has made elsewhere, as paths from the folder.
     """
-    done = {"inputs": inputs, "output": output, "secs": round(secs, 1)}
+    names = (*_files(folder), *also)
+    files = {name: [*_stamp(folder / name), file_hash(folder / name)] for name in names}
+    done = {"inputs": inputs, "output": output, "secs": round(secs, 1), "files": files}
     partial = folder / (DONE + ".partial")
     partial.write_text(json.dumps(done, indent=1) + "\n")
     partial.replace(folder / DONE)
+
+
+def damage(folder: Path, exclusive: bool = False) -> str:
+    """What is wrong with a finished step's folder: "" if every file is as it was when the step was
+    marked. Sizes are always compared; a file is read only if its time is another one, as in a copy.
+
+    Args:
+        exclusive: whether a file that the step did not write is wrong, too.
+    """
+    files = (read_done(folder) or {}).get("files", {})
+    for name, (size, time, sha256) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is gone"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes of {size}"
+        if path.stat().st_mtime_ns != time and file_hash(path) != sha256:
+            return f"{name} has changed"
+    foreign = [name for name in _files(folder) if name not in files] if exclusive else []
+    return f"{foreign[0]} was not written by the step" if foreign else ""
+
+
+def _files(folder: Path) -> list[str]:
+    """Of a step, but for those of a step inside of its folder (`student/refined`)."""
+    inner = [marker.parent for marker in folder.glob(f"*/**/{DONE}")]
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != DONE and not any(i in path.parents for i in inner)
+    )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def output_of(folder: Path, verb: str) -> str:

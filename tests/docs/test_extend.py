@@ -122,7 +122,7 @@ def test_a_data_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"judged\.tsv:4.*'d3'"):
         dataset.build_dataset(cfg, tmp_path / "data")
     judged.write_text("train\tq1\td1\tgood\n")
-    with pytest.raises(UserError, match=r"judged\.tsv:1: grade 'good'"):
+    with pytest.raises(UserError, match=r"judged\.tsv:1: the score 'good'"):
         dataset.build_dataset(cfg, tmp_path / "data")
 
 

@@ -86,6 +86,7 @@ def test_a_second_run_does_nothing(finished: Path, tiny_config: Path, capsys):
     assert err.count("done already") == 6
 
 
+@pytest.mark.slow
 def test_a_changed_field_needs_overwrite_and_redoes_only_what_depends_on_it(
     copy: Path, tiny_config: Path, capsys
 ):

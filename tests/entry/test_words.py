@@ -40,8 +40,11 @@ def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--distill.w_mse=-1", "--distill.w_mse: -1.0; expected 0 or more"),
         ("--refine.duration=soon", "--refine.duration: 'soon'; expected '200 steps'"),
         ("--encode.dim=17", "--encode.dim: 17; expected 0 (all) to 16"),
+        ("--index.reorder=7", "--index.reorder: 7, and --index.target_recall is 0.95; expected no"),
         ("--index.search_percent=0", "--index.search_percent: 0.0; expected above 0 to 100"),
         ("--eval.metrics=Recal@5", "--eval.metrics: ('Recal@5',); expected a list, each Recall@K"),
+        ("--eval.split=dl19", "--eval.split: 'dl19'; expected one of train, dev, test; add it:"),
+        ("--data.more_splits=dl19", "dl19.tsv: no such file"),
         ("--eval.runs=/nope", "--eval.runs: no file /nope"),
         ("--mesh.tensor=0", "--mesh.tensor: 0; expected 1 or more, or -1"),
     ],
@@ -97,10 +100,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fields_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "index", "--config=quickstart", "--index.reorder=7"]) == 0
+    assert main(["config", "index", "--config=quickstart", "--index.tuning_builds=3"]) == 0
     out = capsys.readouterr().out
     assert "--index.exact_below = 1000\n    (an integer, 0 or more)\n    fewer vectors" in out
-    assert "--index.reorder = 7\n" in out
+    assert "--index.tuning_builds = 3\n" in out
     assert "an override without a config" in error_of(["config", "--index.reorder=7"], capsys)
 
 

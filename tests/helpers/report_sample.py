@@ -143,6 +143,7 @@ INDEX = {
     "target_recall": 0.95,
     "tuning": [
         {
+            "k": 10,
             "settings": {"search_leaves": n, "reorder": 200, "soar": n > 20},
             "recall": 1 - 0.5 / n**0.7,
             "queries_per_sec": 40_000 / n,

@@ -170,6 +170,7 @@ def wait_for(path: Path, text: str) -> str:
     raise AssertionError(f"no {text!r} in {path}: {path.read_text() if path.exists() else ''}")
 
 
+@pytest.mark.slow
 def test_run_checks_then_works_detached_and_logs_its_exit_code(
     call: Caller, tmp_path: Path, tiny_config: Path
 ):
@@ -181,6 +182,7 @@ def test_run_checks_then_works_detached_and_logs_its_exit_code(
     assert said[1:] == ["told: data", f"told: {tiny_config}", f"told: {option}", "exit code 0"]
 
 
+@pytest.mark.slow
 def test_a_failed_preflight_is_the_end(call: Caller, tmp_path: Path, tiny_config: Path):
     home, workdir = host(call, tmp_path), tmp_path / "w"
     words = ("--", "data", str(tiny_config), f"--workdir={workdir}", "--mesh.fsdp=7")

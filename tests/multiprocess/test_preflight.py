@@ -49,6 +49,7 @@ def words(config: Path, workdir: Path, *more: str) -> list[str]:
     return [str(config), f"--workdir={workdir}", "--timeout-secs=30", "--min-free-gib=0", *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_all_is_well(tiny_config: Path, tmp_path: Path, count: int):
     launcher = [sys.executable, str(LAUNCH / "local_processes.py"), str(count), "--"]
@@ -61,6 +62,7 @@ def test_all_is_well(tiny_config: Path, tmp_path: Path, count: int):
     assert list((tmp_path / "w").iterdir()) == []  # the probes are gone
 
 
+@pytest.mark.slow
 def test_missing_hosts_are_named_on_those_that_came(tiny_config: Path, tmp_path: Path):
     port = free_port()
     short = words(tiny_config, tmp_path, "--timeout-secs=8")
@@ -71,6 +73,7 @@ def test_missing_hosts_are_named_on_those_that_came(tiny_config: Path, tmp_path:
         assert "2 of 4 hosts came in 8 s; missing: host 1, host 3" in line
 
 
+@pytest.mark.slow
 def test_a_missing_first_host_is_named(tiny_config: Path, tmp_path: Path):
     port = free_port()
     code, (line,) = Host(port, 2, 1, words(tiny_config, tmp_path, "--timeout-secs=3")).end()
@@ -78,6 +81,7 @@ def test_a_missing_first_host_is_named(tiny_config: Path, tmp_path: Path):
     assert f"host 1 of 2: no answer from host 0 at 127.0.0.1:{port} in 3 s" in line
 
 
+@pytest.mark.slow
 def test_every_difference_between_hosts_is_a_line_on_each(tiny_config: Path, tmp_path: Path):
     # Host 1 has a package of another version, a field of the config of its own, and a workdir of
     # the same name that is another folder (here: seen from another current directory).
@@ -109,6 +113,7 @@ def test_every_difference_between_hosts_is_a_line_on_each(tiny_config: Path, tmp
     assert "not the same folder on host 1" in workdir
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_host_is_told_by_all(tiny_config: Path, tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -124,6 +129,7 @@ def test_a_fault_of_one_host_is_told_by_all(tiny_config: Path, tmp_path: Path):
         assert "cannot be written (Not a directory)" in line
 
 
+@pytest.mark.slow
 def test_a_host_with_fewer_devices_is_named(tiny_config: Path, tmp_path: Path):
     port = free_port()
     hosts = [

@@ -28,7 +28,8 @@ def in_processes(
         command = [sys.executable, str(LAUNCHER), str(processes), "--", *command]
     # The last one counts.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    path = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'helpers'}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=600, check=False
     )

@@ -73,6 +73,7 @@ def encode(tower: TowerDef, params: Any, texts: list[str], length: int) -> np.nd
     return np.asarray(jax.jit(tower.apply)(params, tokens, mask))
 
 
+@pytest.mark.slow
 def test_smollm2_tokenizer() -> None:
     define(SMOLLM2)
     tokenizer = load_tokenizer(SMOLLM2)

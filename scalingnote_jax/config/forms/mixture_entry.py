@@ -64,6 +64,27 @@ def prompts(cfg: DataConfig, field: str) -> dict[str, str]:
     return found
 
 
+def prompt_of(cfg: DataConfig, field: str, collection: str | None) -> str:
+    """What stands in front of a text that comes from outside, as in front of those that were
+    trained on; `field` as for `prompts`.
+
+    Args:
+        collection: of the mixture, that the text is for; None where all have the same prompt.
+
+    Raises:
+        UserError: prompts differ and none was named, or the name is of no collection.
+    """
+    known = members(cfg)
+    each = {name: prompts(cfg, field).get(name, "") for name in known}
+    if collection is not None and collection not in each:
+        expected = f"one of {', '.join(known)}" if known else f"none without {OPTION}"
+        raise bad_input("collection", repr(collection), expected, "change it or leave it out")
+    if collection is None and len(set(each.values())) > 1:
+        given, fix = f"none, and --data.{field} differs between them", "name the one that it is for"
+        raise bad_input("collection", given, f"one of {', '.join(known)}", fix)
+    return each[collection] if collection is not None else next(iter(each.values()), "")
+
+
 def check_mixture(cfg: DataConfig, weights: tuple[float, ...], single: bool) -> None:
     """Refuses options of a mixture that do not fit it, before anything is read.
 

@@ -6,6 +6,21 @@ from scalingnote_jax.config import Config
 from scalingnote_jax.config.forms.mixture_entry import check_mixture
 from scalingnote_jax.errors import bad_input
 
+SPLITS = ("train", "dev", "test")
+_WITH_MORE_SPLITS = ("beir", "ir_datasets")
+
+
+def _check_splits(config: Config) -> None:
+    cfg = config.data
+    twice = [name for name in cfg.more_splits if name in SPLITS or cfg.more_splits.count(name) > 1]
+    if twice:
+        given, expected = repr(twice[0]), f"names beside {', '.join(SPLITS)}, each once"
+        raise bad_input("--data.more_splits", given, expected, "leave it out")
+    if cfg.more_splits and cfg.source not in _WITH_MORE_SPLITS:
+        given = f"{', '.join(cfg.more_splits)} with source {cfg.source!r}"
+        expected = f"a source that names its splits: {', '.join(_WITH_MORE_SPLITS)}"
+        raise bad_input("--data.more_splits", given, expected, "leave it out")
+
 
 def _check_source(config: Config) -> None:
     """A path is not passed over. One that is missing is refused by the source: a config without
@@ -34,4 +49,4 @@ def _check_mixture(config: Config) -> None:
     check_mixture(config.data, train.mixture_weights, train.single_collection_batches)
 
 
-DATA_RULES = (_check_source, _check_shares, _check_mixture)
+DATA_RULES = (_check_splits, _check_source, _check_shares, _check_mixture)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from scalingnote_jax.config import Config
+import difflib
+
+from scalingnote_jax.config import Config, EvalConfig, IndexConfig
 from scalingnote_jax.config.forms.metric_names import parse
+from scalingnote_jax.config.rules.data_rules import SPLITS
 from scalingnote_jax.config.rules.tower_rules import known_dim
 from scalingnote_jax.errors import bad_input
 
@@ -23,6 +26,15 @@ def _check_metrics(config: Config) -> None:
     deepest = max((parse(name) or ("", 0))[1] for name in cfg.metrics)
     if deepest > cfg.depth:
         raise bad_input("--eval.depth", str(cfg.depth), f"at least {deepest}", "raise it")
+
+
+def _check_split(config: Config) -> None:
+    known = (*SPLITS, *config.data.more_splits)
+    if config.eval.split not in known:
+        near = difflib.get_close_matches(config.eval.split, known, n=1)
+        add = f"add it: --data.more_splits={config.eval.split}"
+        fix = f"did you mean {near[0]!r}?" if near else add
+        raise bad_input("--eval.split", repr(config.eval.split), f"one of {', '.join(known)}", fix)
 
 
 def _check_systems(config: Config) -> None:
@@ -50,4 +62,38 @@ def _check_disturbances(config: Config) -> None:
         raise bad_input("--eval.split", "train", "dev or test, for unseen_queries", fix)
 
 
-EVALUATION_RULES = (_check_dim, _check_metrics, _check_systems, _check_disturbances)
+def _check_index(config: Config) -> None:
+    """Settings that tuning chooses are not given, and those of tuning only where there is one."""
+    tuned = config.index.target_recall > 0
+    idle = ("reorder", "search_percent") if tuned else ("tuning_queries", "tuning_builds")
+    for name in idle:
+        value = getattr(config.index, name)
+        if value != getattr(IndexConfig, name):
+            given = f"{value}, and --index.target_recall is {config.index.target_recall:g}"
+            expected = "no setting that tuning chooses" if tuned else "no tuning without a target"
+            fix = "set --index.target_recall=0" if tuned else "set a target"
+            raise bad_input(f"--index.{name}", given, expected, f"{fix}, or leave it out")
+
+
+def _check_idle(config: Config) -> None:
+    """Options of a disturbance that is not asked for."""
+    cfg = config.eval
+    strong = set(cfg.robustness) - {"unseen_queries"}
+    if cfg.robustness_strengths != EvalConfig.robustness_strengths and not strong:
+        given = f"{cfg.robustness_strengths} without a disturbance"
+        fix = "name one in --eval.robustness, or leave it out"
+        raise bad_input("--eval.robustness_strengths", given, "one that has strengths", fix)
+    if cfg.robustness_documents and "foreign_documents" not in cfg.robustness:
+        given, fix = "a folder that nothing mixes in", "add it to --eval.robustness"
+        raise bad_input("--eval.robustness_documents", given, "foreign_documents", fix)
+
+
+EVALUATION_RULES = (
+    _check_dim,
+    _check_metrics,
+    _check_split,
+    _check_systems,
+    _check_disturbances,
+    _check_index,
+    _check_idle,
+)

@@ -65,7 +65,7 @@ def _check_train(config: Config) -> None:
         raise bad_input(
             "--train.temperature",
             f"{given} {cfg.max_logit_scale:g}",
-            f"at least {1 / cfg.max_logit_scale:g}: beyond the cap it has no gradient",
+            f"at least {1 / cfg.max_logit_scale:g}, the cap",
             "raise one of them, or set --train.learn_temperature=false",
         )
     if cfg.fit_query_projection and (teacher.share or not teacher.query.projection):
@@ -178,14 +178,6 @@ def _check_distill(config: Config) -> None:
         fix, given = "set --distill.student.projection to the teacher's D", "true for a student"
         where = "--distill.fit_projection"
         raise bad_input(where, f"{given} without a projection", "a projection", fix)
-    compares_scores = cfg.w_kl or cfg.w_margin or cfg.w_rank
-    if compares_scores and cfg.sample_documents % cfg.accumulate:
-        raise bad_input(
-            "--distill.sample_documents",
-            f"{cfg.sample_documents} over {cfg.accumulate} parts of a batch",
-            f"a multiple of {cfg.accumulate}",
-            f"set it to {-(-cfg.sample_documents // cfg.accumulate) * cfg.accumulate}",
-        )
 
 
 def _check_refine(config: Config) -> None:

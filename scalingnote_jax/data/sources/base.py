@@ -6,6 +6,7 @@ turns texts into numbers.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +39,13 @@ class Query:
 
 
 def fold(text: str) -> str:
-    """The form in which two texts count as the same: case and white space do not matter."""
+    """The form in which two texts count as the same: case, white space and the forms that Unicode
+    has for one character (NFKC) do not matter.
+    """
+    if not text.isascii():
+        # Before too: a decomposed character has another casefold than a composed one
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        return " ".join(unicodedata.normalize("NFKC", folded).split())
     return " ".join(text.casefold().split())
 
 

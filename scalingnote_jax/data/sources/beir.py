@@ -1,8 +1,9 @@
 """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/{train,dev,test}.tsv`.
 
-The two JSONL files may be gzipped. Splits are taken by their names, never by globbing: folders
-often hold further judgements that are not ours to train or test on. Records are checked here, where
-the line is known; that the judgements' ids exist is checked in `survey.py`, which knows all ids.
+The two JSONL files may be gzipped. Splits are taken by their names, further ones by those in
+`data.more_splits`, never by globbing: folders often hold judgements that are not ours to train or
+test on. Records are checked here, where the line is known; that the judgements' ids exist is
+checked in `survey.py`, which knows all ids.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ from collections.abc import Iterator
 
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLITS, Document, Qrels, Query
-from scalingnote_jax.data.sources.jsonl import read_objects
-from scalingnote_jax.data.sources.lines import checked_folder, needed_file, read_lines
+from scalingnote_jax.data.sources.columns import read_judgements
+from scalingnote_jax.data.sources.lines import checked_folder, needed_file, read_objects
 from scalingnote_jax.data.sources.records import (
     Ids,
     Judgement,
     checked_text,
     field_of,
-    grade_of,
     place_of,
     qrels_of,
     query_text,
 )
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash, file_hash
-
-_HEADER = ["query-id", "corpus-id", "score"]
 
 
 class BeirSource:
@@ -43,6 +41,8 @@ class BeirSource:
         self._queries = needed_file(folder / "queries.jsonl")
         paths = {split: folder / "qrels" / f"{split}.tsv" for split in SPLITS}
         self._qrels = {split: path for split, path in paths.items() if path.is_file()}
+        more = {name: needed_file(folder / "qrels" / f"{name}.tsv") for name in cfg.more_splits}
+        self._qrels |= more
         if not self._qrels:
             raise bad_input(
                 str(folder / "qrels"),
@@ -60,15 +60,15 @@ class BeirSource:
         """The corpus in the order of the file."""
         ids = Ids("_id")
         for where, record in read_objects(self._corpus):
-            doc_id = ids.check(where, self._text(where, record, "_id"))
-            title = "" if record.get("title") is None else self._text(where, record, "title")
+            doc_id = ids.check(where, field_of(where, record, "_id"))
+            title = checked_text(where, "title", record.get("title"), self._max_bytes)
             yield Document(doc_id, title, self._text(where, record, "text"))
 
     def queries(self) -> Iterator[Query]:
         """All queries in the order of the file."""
         ids = Ids("_id")
         for where, record in read_objects(self._queries):
-            query_id = ids.check(where, self._text(where, record, "_id"))
+            query_id = ids.check(where, field_of(where, record, "_id"))
             yield Query(query_id, query_text(where, query_id, self._text(where, record, "text")))
 
     def qrels(self, split: str) -> Qrels:
@@ -80,20 +80,7 @@ class BeirSource:
         return place_of(self._judgements(split), query_id, doc_id)
 
     def _judgements(self, split: str) -> Iterator[Judgement]:
-        if split not in self._qrels:
-            return
-        fix = "write three columns with tabs between them, under the header"
-        for number, (where, line) in enumerate(read_lines(self._qrels[split])):
-            cells = line.split("\t")
-            if number == 0:
-                if cells != _HEADER:
-                    expected = f"the header {' '.join(_HEADER)} (tabs between)"
-                    raise bad_input(where, f"{line[:80]!r}", expected, fix)
-                continue
-            if len(cells) != 3:
-                given = f"{len(cells)} columns: {line[:80]!r}"
-                raise bad_input(where, given, "3 columns with tabs between", fix)
-            yield where, cells[0], cells[1], grade_of(where, cells[2])
+        return read_judgements(self._qrels[split]) if split in self._qrels else iter(())
 
     def _text(self, where: str, record: dict[str, object], field: str) -> str:
         return checked_text(where, field, field_of(where, record, field), self._max_bytes)

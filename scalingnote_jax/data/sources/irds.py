@@ -30,7 +30,7 @@ from typing import Any
 
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLIT_NAMES, SPLITS, Document, Qrels, Query
-from scalingnote_jax.data.sources.records import Ids, checked_text, query_text
+from scalingnote_jax.data.sources.records import Ids, checked_text, grade_of, query_text
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hashing import content_hash, file_hash
 from scalingnote_jax.progress import say
@@ -52,6 +52,7 @@ class IrdsSource:
             given = "'ir_datasets', but the library is not installed"
             raise bad_input("--data.source", given, "the library ir-datasets", fix) from None
         self._library, self._max_bytes = ir_datasets, cfg.max_text_bytes
+        self._more = cfg.more_splits
         self._ids = self._named(cfg.path) if "=" in cfg.path else self._family(cfg.path)
         self._splits = {split: ir_datasets.load(name) for split, name in self._ids.items()}
         self._first = next(iter(self._splits))  # whose documents are read
@@ -82,8 +83,8 @@ class IrdsSource:
             text = doc.text if hasattr(doc, "text") else doc.default_text()
             title = getattr(doc, "title", "") if hasattr(doc, "text") else ""
             doc_id = ids.check(where, doc.doc_id)
-            title = checked_text(where, "title", title or "", self._max_bytes)
-            yield Document(doc_id, title, checked_text(where, "text", text or "", self._max_bytes))
+            title = checked_text(where, "title", title, self._max_bytes)
+            yield Document(doc_id, title, checked_text(where, "text", text, self._max_bytes))
 
     def queries(self) -> Iterator[Query]:
         """The queries of all splits; splits may share queries."""
@@ -93,7 +94,7 @@ class IrdsSource:
             for number, query in enumerate(self._read(split, "queries_iter"), 1):
                 where = f"{name} queries:{number}"
                 query_id = ids.check(where, query.query_id)
-                text = checked_text(where, "text", query.default_text() or "", self._max_bytes)
+                text = checked_text(where, "text", query.default_text(), self._max_bytes)
                 if query_id not in texts:
                     texts[query_id] = text
                     yield Query(query_id, query_text(where, query_id, text))
@@ -136,8 +137,9 @@ class IrdsSource:
         return left
 
     def _judgements(self, split: str) -> Iterator[tuple[str, str, int]]:
-        for judged in self._read(split, "qrels_iter"):
-            yield judged.query_id, judged.doc_id, judged.relevance
+        for number, judged in enumerate(self._read(split, "qrels_iter"), 1):
+            grade = grade_of(f"{self._ids[split]} qrels:{number}", judged.relevance)
+            yield judged.query_id, judged.doc_id, grade
 
     def _hash_of_documents(self) -> str:
         dataset = self._splits[self._first]
@@ -159,6 +161,10 @@ class IrdsSource:
             for name in names:
                 if split not in found and self._judged(f"{path}/{name}"):
                     found[split] = f"{path}/{name}"
+        for name in self._more:
+            if not self._judged(f"{path}/{name}"):
+                raise self._unknown(f"{path}/{name}")
+            found[name] = f"{path}/{name}"
         if not found and self._judged(path):
             found = {"test": path}
         if not found:
@@ -169,7 +175,7 @@ class IrdsSource:
         """Splits from `split=ID,…`."""
         parts = [part.partition("=") for part in path.split(",")]
         found = {split: name for split, _, name in parts}
-        if len(found) < len(parts) or not set(found) <= set(SPLITS):
+        if len(found) < len(parts) or not set(found) <= {*SPLITS, *self._more}:
             expected = "train=ID,dev=ID,test=ID, each at most once, commas between"
             raise bad_input("--data.path", f"{path!r}", expected, "write it like that")
         for name in found.values():

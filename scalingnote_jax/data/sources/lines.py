@@ -1,14 +1,15 @@
-"""Lines of text files, plain or gzipped, read one by one: every fault is reported with its file and
-line. Not for what a line means.
+"""Lines of text files, plain or gzipped, read one by one, also as JSON objects: every fault is
+reported with its file and line. Not for what a line or an object means.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from scalingnote_jax.errors import bad_input
 
@@ -72,6 +73,21 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
                 yield where, _decoded(where, raw).rstrip("\r\n")
 
 
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a JSONL file as (`file:line`, object)."""
+    fix = "correct or remove the line (each line must be one whole JSON object)"
+    for where, line in read_lines(path):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            given = f"not JSON ({error}): {_short(line)}"
+            raise bad_input(where, given, "a JSON object", fix) from None
+        if not isinstance(record, dict):
+            given = f"JSON, but a {type(record).__name__}: {_short(line)}"
+            raise bad_input(where, given, "a JSON object", fix)
+        yield where, record
+
+
 def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
@@ -86,3 +102,7 @@ def _decoded(where: str, raw: bytes) -> str:
             "a UTF-8 file",
             "convert it, for example with `iconv -f latin1 -t utf-8`",
         ) from None
+
+
+def _short(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

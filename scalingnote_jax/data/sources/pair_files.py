@@ -14,7 +14,7 @@ from typing import Any
 
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.sources.base import SPLIT_NAMES
-from scalingnote_jax.data.sources.jsonl import read_objects
+from scalingnote_jax.data.sources.lines import read_objects
 from scalingnote_jax.data.sources.pairs import Row, Rows, negative_names
 from scalingnote_jax.data.sources.records import field_of
 from scalingnote_jax.errors import bad_input

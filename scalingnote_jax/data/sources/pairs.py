@@ -4,16 +4,17 @@ and judgements are made of them.
 A positive is judged 1, a negative 0; negatives are documents of the corpus like all others. Texts
 that are the same but for case and white space are one document or one query, and its id is a hash
 of the text: rows have no ids. Where there are only training rows, they are cut by `shares.py`:
-queries that have a positive in common stay together, so that no positive of a test query is one of
-a training query. Where the rows come from: `pair_files.py`, `pair_tfds.py`.
+queries that have a positive in common stay together, and so do a query and a positive of one text,
+so that no text of a test pair is in a training pair. Where the rows come from: `pair_files.py`,
+`pair_tfds.py`.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from scalingnote_jax.data.sources.records import checked_text, field_of
 from scalingnote_jax.data.sources.shares import cut
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
+from scalingnote_jax.progress import say
 
 Row = tuple[str, dict[str, Any]]
 """Place, and the fields by their names."""
@@ -51,6 +53,7 @@ class PairSource:
         """
         self._cfg, self._rows = cfg, rows
         self._one_split = set(rows.splits) == {"train"}
+        self._negative_names: dict[str, None] = {}  # of the fields of the rows read so far
 
     def fingerprint(self) -> str:
         """Over what is read and the options that shape it."""
@@ -89,11 +92,14 @@ class PairSource:
     @functools.cached_property
     def _qrels(self) -> dict[str, Qrels]:
         found = {split: self._judged(read()) for split, read in self._rows.splits.items()}
-        return cut(found["train"], self._cfg) if self._one_split else found
+        if self._negative_names:
+            say(f"{self._cfg.path}: negatives are taken from {', '.join(self._negative_names)}")
+        return cut(found["train"], self._cfg, _text_of) if self._one_split else found
 
     def _judged(self, rows: Iterator[Row]) -> Qrels:
         found: Qrels = {}
         for where, row in rows:
+            self._negative_names |= dict.fromkeys(negative_names(self._cfg, row))
             grades = found.setdefault(_id_of("q", self._query(where, row)), {})
             good = {_id_of("d", text) for text in self._positives(where, row)}
             grades.update(dict.fromkeys(sorted(good), 1))
@@ -124,14 +130,13 @@ class PairSource:
     def _negatives(self, where: str, row: dict[str, Any]) -> list[str]:
         found: list[str] = []
         for name in negative_names(self._cfg, row):
-            value = field_of(where, row, name)
-            if value is not None:  # tables have it where a row has fewer than others
-                found += self._texts(where, name, value)
+            found += self._texts(where, name, field_of(where, row, name))
         return found
 
     def _texts(self, where: str, field: str, value: Any) -> list[str]:
         values = value if isinstance(value, list) else [value]
-        return [self._text(where, field, text) for text in values]
+        # Tables have null where a row has fewer than others
+        return [self._text(where, field, text) for text in values if text is not None]
 
     def _text(self, where: str, field: str, value: Any) -> str:
         text = checked_text(where, field, value, self._cfg.max_text_bytes)
@@ -140,13 +145,23 @@ class PairSource:
         return text
 
 
-def negative_names(cfg: DataConfig, fields: Mapping[str, Any]) -> list[str]:
-    """The names that `cfg.negative_fields` stands for; a name without `*` has to be a field."""
-    return [
-        name
-        for pattern in cfg.negative_fields
-        for name in (fnmatch.filter(fields, pattern) if "*" in pattern else [pattern])
-    ]
+def negative_names(cfg: DataConfig, fields: Iterable[str]) -> list[str]:
+    """The names that `cfg.negative_fields` stands for, each once; a name without `*` and `#` has to
+    be a field.
+    """
+    found: dict[str, None] = {}
+    for pattern in cfg.negative_fields:
+        if "*" in pattern or "#" in pattern:
+            form = re.escape(pattern).replace(r"\*", ".*").replace(r"\#", "[0-9]*")
+            found |= dict.fromkeys(name for name in fields if re.fullmatch(form, name, re.DOTALL))
+        else:
+            found[pattern] = None
+    return list(found)
+
+
+def _text_of(record_id: str) -> str:
+    """What the ids of a query and a document of one text have in common."""
+    return record_id.partition("-")[2]
 
 
 def _id_of(kind: str, text: str) -> str:

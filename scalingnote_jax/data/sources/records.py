@@ -12,11 +12,12 @@ from typing import Any
 
 from scalingnote_jax.data.sources.base import Qrels
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
 
 Judgement = tuple[str, str, str, int]
-"""Place, query id, document id, grade."""
+"""Place, query id, document id, grade as it is written: it may be below 0."""
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,9}(\.0*)?")
 
 
 class Ids:
@@ -27,8 +28,15 @@ class Ids:
         self._name = name
         self._lines: dict[str, int] = {}
 
-    def check(self, where: str, found: str) -> str:
-        """`found`, if it is a new and usable id; `where` ends in the number of the line."""
+    def check(self, where: str, found: Any) -> str:
+        """`found`, if it is a new and usable id: a text, or an integer, which is written out.
+        `where` ends in the number of the line.
+        """
+        if isinstance(found, int) and not isinstance(found, bool):
+            found = str(found)
+        if not isinstance(found, str):
+            given = f"the {self._name} is of type {type(found).__name__}"
+            raise bad_input(where, given, "a text or an integer", "write the id as a text")
         if not found or any(c.isspace() for c in found):
             fix = "give the record an id without spaces (TREC files part their columns by them)"
             given = f"the {self._name} {found!r}"
@@ -51,7 +59,11 @@ def field_of(where: str, record: dict[str, Any], field: str) -> Any:
 
 
 def checked_text(where: str, name: str, text: Any, max_bytes: int) -> str:
-    """`text`, if it is one and no longer than `--data.max_text_bytes`. It may be empty."""
+    """`text`, if it is one and no longer than `--data.max_text_bytes`. It may be empty, and null is
+    an empty one.
+    """
+    if text is None:
+        return ""
     if not isinstance(text, str):
         given = f"the field {name!r} is of type {type(text).__name__}"
         raise bad_input(where, given, "a text", "write the value as a text (in JSON: in quotes)")
@@ -74,24 +86,34 @@ def query_text(where: str, query_id: str, text: str) -> str:
     return text
 
 
-def grade_of(where: str, text: str) -> int:
-    """A grade as it is written: a whole number from 0."""
-    fix = "use whole numbers: above 0 is relevant, 0 is not"
-    if not _INTEGER.fullmatch(text):
-        raise bad_input(where, f"the score {text!r}", "an integer", fix)
-    if int(text) < 0:
-        raise bad_input(where, f"the score {text}", "a score from 0", fix)
-    return int(text)
+def is_grade(text: str) -> bool:
+    """Whether it is a whole number, which may be written as a decimal one: 1.0."""
+    return _WHOLE.fullmatch(text.strip()) is not None
+
+
+def grade_of(where: str, grade: Any) -> int:
+    """A grade as it is written, a text or a number: a whole number, also below 0."""
+    if isinstance(grade, bool) or not is_grade(str(grade)):
+        fix = "use whole numbers: above 0 is relevant, the others are not"
+        raise bad_input(where, f"the score {grade!r}", "a whole number", fix)
+    return int(float(grade))
 
 
 def qrels_of(judgements: Iterable[Judgement]) -> Qrels:
-    """All judgements of a split; a pair may be repeated, with the same grade."""
+    """All judgements of a split; a pair may be repeated, with the same grade. Grades below 0, such
+    as TREC's for spam, count as 0, and that is said.
+    """
     found: Qrels = {}
-    for where, query_id, doc_id, grade in judgements:
+    below, where = 0, ""
+    for where, query_id, doc_id, written in judgements:
+        below += written < 0
+        grade = max(written, 0)
         grades = found.setdefault(query_id, {})
         if grades.setdefault(doc_id, grade) != grade:
             given = f"{query_id} {doc_id} has grade {grade}, but {grades[doc_id]} further up"
             raise bad_input(where, given, "one grade for each pair", "remove one of the lines")
+    if below:
+        say(f"{where.rpartition(':')[0]}: {below:,} grades below 0 count as 0")
     return found
 
 

@@ -5,6 +5,7 @@ else and one unit more moves no other.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,8 +28,11 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def cut(qrels: Qrels, cfg: DataConfig) -> dict[str, Qrels]:
+def cut(qrels: Qrels, cfg: DataConfig, text_of: Callable[[str], str]) -> dict[str, Qrels]:
     """Judgements without splits, cut into all three; which group goes where, `cfg.seed` draws.
+
+    Args:
+        text_of: the id of a query or a document → what stands for its text.
 
     Raises:
         UserError: nothing is left to train on.
@@ -36,10 +40,10 @@ def cut(qrels: Qrels, cfg: DataConfig) -> dict[str, Qrels]:
     found: dict[str, Qrels] = {split: {} for split in SPLITS}
     if not qrels:
         return found
-    groups = linked_queries(qrels)
+    groups = linked_queries(qrels, text_of)
     for query_id, group in groups.items():
         found[split_of(f"{cfg.seed} {group}", cfg)][query_id] = qrels[query_id]
-    whole = f"{len(qrels):,} queries in {len(set(groups.values())):,} groups that share no positive"
+    whole = f"{len(qrels):,} queries in {len(set(groups.values())):,} groups that share no text"
     if not found["train"]:
         given, expected = f"all {whole} are in dev or test", "something to train on"
         fix = "lower it, try another --data.seed, or give a file for each split"
@@ -48,25 +52,26 @@ def cut(qrels: Qrels, cfg: DataConfig) -> dict[str, Qrels]:
     return found
 
 
-def linked_queries(qrels: Qrels) -> dict[str, str]:
-    """Query id → its group's name, the smallest of its query ids. Queries that have a relevant
-    document in common are of one group, and so is what each of them is linked with.
+def linked_queries(qrels: Qrels, text_of: Callable[[str], str]) -> dict[str, str]:
+    """Query id → its group's name, the smallest of its query ids. Texts are linked that are a query
+    and a relevant document of it, and so is what each of them is linked with: queries that have a
+    relevant document in common, or of which one is relevant to the other, are of one group.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     queries = sorted(qrels)
-    docs: dict[str, int] = {}
+    texts: dict[str, int] = {}
+    places = [texts.setdefault(text_of(query_id), len(texts)) for query_id in queries]
     edges = [
-        (row, len(queries) + docs.setdefault(doc_id, len(docs)))
-        for row, query_id in enumerate(queries)
+        (place, texts.setdefault(text_of(doc_id), len(texts)))
+        for place, query_id in zip(places, queries, strict=True)
         for doc_id, grade in qrels[query_id].items()
         if grade > 0
     ]
     ends = np.array(edges, np.int64).reshape(-1, 2).T
-    nodes = len(queries) + len(docs)
-    graph = coo_array((np.ones(len(edges), np.int8), tuple(ends)), shape=(nodes, nodes))
+    graph = coo_array((np.ones(len(edges), np.int8), tuple(ends)), shape=(len(texts), len(texts)))
     _, labels = connected_components(graph, directed=False)
     names: dict[int, str] = {}
-    of_queries = zip(queries, labels[: len(queries)].tolist(), strict=True)
+    of_queries = zip(queries, labels[places].tolist(), strict=True)
     return {query_id: names.setdefault(label, query_id) for query_id, label in of_queries}

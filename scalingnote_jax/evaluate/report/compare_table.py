@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import bad_input, printable
 from scalingnote_jax.evaluate.compare import compare
 from scalingnote_jax.evaluate.report import write_comparison
 
@@ -55,7 +55,7 @@ def run(workdirs: Sequence[str], metric: str, out: Path) -> None:
     screen = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     screen.print(matrix_table(found["collections"], metric))
     for line in difference_lines(found["comparisons"]):
-        screen.print(line, soft_wrap=True, markup=False)
+        screen.print(printable(line), soft_wrap=True, markup=False)
     screen.print(f"{out}, {numbers}", soft_wrap=True, markup=False)
 
 
@@ -77,14 +77,19 @@ def matrix_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
         value = f"{row['metrics'][metric]:.3f} ± {(high - low) / 2:.3f}"
         own = row["tested_on"] == row["trained_on"]
         line[str(row["tested_on"])] = Text(value, style="bold" if own else "")
-    heads = ["system", "trained on", *(["workdir"] if several else []), *map(escape, tested)]
+    heads = ["system", "trained on", *(["workdir"] if several else []), *map(_shown, tested)]
     table = Table(*heads, title=f"{metric}: trained on × tested on")
     ordered = sorted(cells, key=lambda head: [head[0] for head in cells].index(head[0]))
     for at, head in enumerate(ordered):
         last = at + 1 == len(ordered) or ordered[at + 1][0] != head[0]
         values = (cells[head].get(name, "–") for name in tested)
-        table.add_row(*map(escape, head), *values, end_section=last)
+        table.add_row(*map(_shown, head), *values, end_section=last)
     return table
+
+
+def _shown(name: str) -> str:
+    """A name from somewhere else, as a cell."""
+    return escape(printable(name))
 
 
 def difference_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.sections import Section, sections
-from scalingnote_jax.evaluate.report.summary import Fact, facts, lead
+from scalingnote_jax.evaluate.report.summary import Fact, Kept, facts, lead
 
 
 def write_report(
@@ -36,16 +37,15 @@ def write_report(
         config: the resolved config as plain values.
         command: the command line that made it; by default that of this process.
     """
-    rows = list(metrics["rows"])
-    retention = dict(metrics.get("retention") or {})
+    rows, kept = list(metrics["rows"]), Kept.of(metrics)
     split = config.get("eval", {}).get("split", "")
     count = f"{rows[0]['queries'] if rows else 0:,}"
     write_page(
         path,
         name=str(config.get("name", metrics["dataset"])),
         meta=f"{metrics['dataset']} · {' '.join([count, split]).strip()} queries · {today()}",
-        lead=lead(rows, retention),
-        facts=facts(rows, retention),
+        lead=lead(rows, kept),
+        facts=facts(rows, kept),
         sections=sections(metrics, curves, examples, config, command or this_command()),
     )
 
@@ -67,8 +67,8 @@ def write_page(
     )
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    # A lone surrogate in somebody's text must not cost them the report.
-    partial.write_text(page, encoding="utf-8", errors="replace")
+    # Whatever is in somebody's text must not cost them the report, nor turn what stands beside it
+    partial.write_text(printable(page), encoding="utf-8")
     partial.replace(path)
 
 

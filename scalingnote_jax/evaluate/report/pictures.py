@@ -54,12 +54,13 @@ def curve(records: Sequence[dict[str, Any]], key: str, title: str, percent: bool
     return picture(said + (f", {end:.3g} at step {last:.0f}" if len(points) > 1 else ""), paint)
 
 
-def tuning(points: Sequence[Mapping[str, Any]], target: float | None) -> str:
+def tuning(points: Sequence[Mapping[str, Any]], target: float | None, k: int | None = None) -> str:
     """Recall against queries a second for each setting tried, the chosen one as a star.
 
     Args:
         points: dicts with "recall", "queries_per_sec" and "chosen".
         target: the recall that was asked for.
+        k: the points are of searches for so many documents; None: not known.
     """
     tried = [
         (recall, speed, bool(p.get("chosen")))
@@ -70,6 +71,7 @@ def tuning(points: Sequence[Mapping[str, Any]], target: float | None) -> str:
     ]
     if not tried:
         return ""
+    name = "recall" if k is None else f"recall@{k}"
 
     def paint(axes: Axes) -> None:
         best = _frontier([(recall, speed) for recall, speed, _ in tried])
@@ -93,12 +95,12 @@ def tuning(points: Sequence[Mapping[str, Any]], target: float | None) -> str:
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("recall against exact search")
+        axes.set_xlabel(f"{name} against exact search")
         axes.set_ylabel("queries per second")
 
-    said = f"Recall and speed of {len(tried)} settings"
+    said = f"{name.capitalize()} and speed of {len(tried)} settings"
     said += "".join(
-        f"; chosen: recall {fixed(recall)} at {speed:,.0f} queries per second"
+        f"; chosen: {name} {fixed(recall)} at {speed:,.0f} queries per second"
         for recall, speed, chosen in tried
         if chosen
     )

@@ -8,8 +8,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.compare_table import matrix_table
+from scalingnote_jax.evaluate.report.words import ann_cutoffs, first_row
+from scalingnote_jax.systems import TEACHER, WORDS
 from scalingnote_jax.workflow.workdir import Workdir
 
 
@@ -20,17 +24,20 @@ def print_table(workdir: Workdir) -> None:
     metrics = json.loads((workdir.eval / "metrics.json").read_text())
     rows = metrics["rows"]
     names = list(rows[0]["metrics"])
-    table = Table(
-        "system", "search", *names, "ANN recall@10", "p50 ms", "params M", title=metrics["dataset"]
-    )
+    cutoffs = ann_cutoffs(rows)
+    found = f"ANN recall@{'/'.join(map(str, cutoffs))}"
+    title = Text(printable(metrics["dataset"]))
+    table = Table("system", "search", *names, found, "p50 ms", "params M", title=title)
     for row in rows:
         numbers = [f"{row['metrics'][name]:.3f}" for name in names]
         low, high = row["intervals"][names[0]]
         numbers[0] += f" ± {(high - low) / 2:.3f}"
-        rest = [_or_dash(row["ann_recall@10"], "{:.3f}"), _or_dash(row["query_ms_p50"], "{:.2f}")]
+        recalls = [_or_dash(row[f"ann_recall@{k}"], "{:.3f}") for k in cutoffs]
+        shown = "–" if set(recalls) == {"–"} else "/".join(recalls)
+        rest = [shown, _or_dash(row["query_ms_p50"], "{:.2f}")]
         params = row["params_non_embedding"]
         table.add_row(
-            row["system"],
+            Text(printable(row["system"])),
             row["search"],
             *numbers,
             *rest,
@@ -42,15 +49,19 @@ def print_table(workdir: Workdir) -> None:
         out.print(matrix_table(metrics["collections"], names[0]))
     if metrics["retention"]:
         kept = ", ".join(f"{name} {value:.1%}" for name, value in metrics["retention"].items())
-        out.print(f"student / teacher: {kept}")
+        out.print(f"{metrics['shipped']} / teacher: {kept}", markup=False)
     for line in _compared(metrics, names[0]):
-        out.print(line, soft_wrap=True)
-    out.print(f"report: {workdir.report}", soft_wrap=True)
+        out.print(printable(line), soft_wrap=True, markup=False)
+    if any(row["query_ms_p50"] is not None for row in rows):
+        out.print(f"times of a query: {metrics['latency_device']}", soft_wrap=True, markup=False)
+    out.print(f"report: {workdir.report}", soft_wrap=True, markup=False)
 
 
 def _compared(metrics: dict[str, Any], metric: str) -> list[str]:
-    """The student's shipped row against the teacher's and bm25's, a line each."""
-    shown = (("student/scann", "teacher/scann"), ("student/scann", "bm25/lexical"))
+    """What ships against the teacher and bm25, a line each; by the index where both have one."""
+    rows, shipped = metrics["rows"], metrics["shipped"]
+    ours, others = first_row(rows, shipped), [first_row(rows, s) for s in (TEACHER, WORDS)]
+    shown = [(_name(ours), _name(row)) for row in others if ours and row and row is not ours]
     lines = []
     for found in metrics.get("comparisons", ()):
         pair, sign = (found["a"], found["b"]), 1
@@ -63,6 +74,10 @@ def _compared(metrics: dict[str, Any], metric: str) -> list[str]:
                 f"{sure} (p {found['p_holm']:.2g} after Holm)"
             )
     return lines
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['system']}/{row['search']}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -38,10 +38,10 @@ class Worst(NamedTuple):
     found: list[Found]
 
 
-def example(given: Mapping[str, Any]) -> Example:
-    """What the student found, and where each other system has its first right answer."""
+def example(given: Mapping[str, Any], shipped: str = "student") -> Example:
+    """What the shipped tower found, and where each other system has its first right answer."""
     relevant, results = set(given["relevant"]), dict(given["results"])
-    main = "student" if "student" in results else next(iter(results), "")
+    main = shipped if shipped in results else next(iter(results), "")
     return Example(
         snippet(given["query"]),
         _hits(results.get(main, []), relevant),
@@ -49,7 +49,7 @@ def example(given: Mapping[str, Any]) -> Example:
     )
 
 
-def worst(given: Mapping[str, Any]) -> Worst:
+def worst(given: Mapping[str, Any], shipped: str = "student") -> Worst:
     """A query on which the student is far behind its teacher, and what both found.
 
     The relevant documents are given by their texts, so that is how a right answer is known.
@@ -60,7 +60,7 @@ def worst(given: Mapping[str, Any]) -> Worst:
         for system, hits in (given.get("results") or {}).items()
     ]
     if not found:
-        found = [Found(system_name(s), _value(given, s), []) for s in ("student", "teacher")]
+        found = [Found(system_name(s), _value(given, s), []) for s in (shipped, "teacher")]
     return Worst(
         snippet(given["query"]), str(given["metric"]), list(map(snippet, relevant[:SHOWN])), found
     )

@@ -53,14 +53,15 @@ def sections(
     bars = summary.bars(metrics.get("retention") or {}, metrics.get("retention_intervals"))
     index = metrics.get("index") or {}
     shown = json.dumps(config, indent=2, ensure_ascii=False)
-    worst = [searches.worst(w) for w in metrics.get("worst") or ()]
+    shipped = summary.Kept.of(metrics).shipped
+    worst = [searches.worst(w, shipped) for w in metrics.get("worst") or ()]
     compared = _by_metric(metrics.get("comparisons") or ())
     across = crossed.of_a_run(metrics.get("collections") or ())
     scores = _scores(metrics.get("scores") or {})
-    spread = [searches.example(e) for e in examples]
+    spread = [searches.example(e, shipped) for e in examples]
     origin = {"command": command, "config": shown, "title": "Config, as resolved"}
     every = [
-        Section("Results", "Results", "results.html", tables.results(metrics["rows"])),
+        Section("Results", "Results", "results.html", tables.results(metrics["rows"], shipped)),
         Section("Differences", "Which differences are real", "differences.html", compared),
         Section("Retention", "What the student keeps", "bars.html", bars),
         Section("Index", "The index", "index.html", _index(index)),
@@ -97,13 +98,22 @@ def _index(index: Mapping[str, Any]) -> dict[str, Any] | None:
     facts = [
         ("Kind", str(index["kind"])) if index.get("kind") else None,
         ("Settings", settings(index["settings"])) if index.get("settings") else None,
+        *((f"Search for {d['k']}", settings(_without(d, "k"))) for d in index.get("depths") or ()),
         ("Memory", size(index["memory_bytes"])) if number(index.get("memory_bytes")) else None,
         ("On disk", size(index["disk_bytes"])) if number(index.get("disk_bytes")) else None,
         ("Target recall", f"{target:g}") if target is not None else None,
     ]
-    svg = Markup(pictures.tuning(points, target))
+    by_k: dict[Any, list[Mapping[str, Any]]] = {}
+    for point in points:
+        by_k.setdefault(point.get("k"), []).append(point)
+    drawn = [pictures.tuning(own, target, k) for k, own in by_k.items()]
+    svg = Markup("".join(drawn))
     known = [fact for fact in facts if fact]
     return {"facts": known, "svg": svg, "table": tables.tuned(points)} if known or svg else None
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def _robustness(metrics: Mapping[str, Any]) -> FigureGroup | None:

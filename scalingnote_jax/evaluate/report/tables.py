@@ -11,6 +11,7 @@ from typing import Any
 from scalingnote_jax.evaluate.report.words import (
     NONE,
     Row,
+    ann_cutoffs,
     first_row,
     fixed,
     millions,
@@ -32,8 +33,8 @@ JUDGED = (
     ("auc_sat", "AUC-SAT", False),
     ("contrastive_entropy", "contrastive entropy", True),
 )
-COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("ann_recall@10", "ANN recall@10", "{:.3f}".format),
+Cost = tuple[str, str, Callable[[float], str]]
+COSTS: tuple[Cost, ...] = (
     ("query_ms_p50", "p50, ms", milliseconds),
     ("query_ms_p99", "p99, ms", milliseconds),
     ("params_non_embedding", "params, M", millions),
@@ -70,13 +71,16 @@ class Table:
     texts: set[str] = field(default_factory=set)
 
 
-def results(rows: Sequence[Row]) -> Table | None:
-    """Systems as rows; metrics with their intervals, judged scores and costs as columns."""
+def results(rows: Sequence[Row], shipped: str = "student") -> Table | None:
+    """Systems as rows; metrics with their intervals, judged scores, what the index finds and costs
+    as columns. The row of the system that ships is marked.
+    """
     if not rows:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     judged = [j for j in JUDGED if any(number(_judged(row).get(j[0])) is not None for row in rows)]
-    costs = [c for c in COSTS if "." not in c[0] or any(_at(row, c[0]) for row in rows)]
+    every = [*(_ann(k) for k in ann_cutoffs(rows)), *COSTS]
+    costs = [c for c in every if "." not in c[0] or any(_at(row, c[0]) for row in rows)]
     lines = []
     for row in rows:
         what = f"{system_name(row['system'])} · {search_name(row['search'])}"
@@ -84,12 +88,16 @@ def results(rows: Sequence[Row]) -> Table | None:
         cells += [_judgement(_judged(row), key) for key, _, _ in judged]
         cells += [_cost(_at(row, key), form) for key, _, form in costs]
         head = Cell(what, row.get("query_tower") or "")
-        lines.append(Line(head, cells, row is first_row(rows, "student")))
+        lines.append(Line(head, cells, row is first_row(rows, shipped)))
     less_is_better = [False] * len(names) + [less for _, _, less in judged]
     for place, less in enumerate(less_is_better):
         mark_best([line.cells[place] for line in lines], less)
     titles = [*names, *(title for _, title, _ in judged), *(title for _, title, _ in costs)]
     return Table("Results", ["System", *titles], lines)
+
+
+def _ann(k: int) -> Cost:
+    return f"ann_recall@{k}", f"ANN recall@{k}", "{:.3f}".format
 
 
 def _judged(row: Row) -> dict[str, Any]:
@@ -154,7 +162,9 @@ def comparisons(
 
 
 def tuned(points: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Every setting of the index that was tried, with the columns in which they differ."""
+    """Every setting of the index that was tried, for each k, with the columns in which they
+    differ.
+    """
     if not points:
         return None
     names = changing(points)
@@ -164,10 +174,11 @@ def tuned(points: Sequence[Mapping[str, Any]]) -> Table | None:
         values = [Cell(setting(own.get(name)), value=number(own.get(name))) for name in names]
         recall, speed = number(point.get("recall")), number(point.get("queries_per_sec"))
         said = NONE if speed is None else f"{speed:,.0f}"
-        cells = [Cell(fixed(recall), value=recall), Cell(said, value=speed), *values]
+        depth = Cell(setting(point.get("k")), value=number(point.get("k")))
+        cells = [depth, Cell(fixed(recall), value=recall), Cell(said, value=speed), *values]
         lines.append(Line(Cell(str(i), "chosen" if chosen else "", value=float(i)), cells, chosen))
     titles = [plain(name) for name in names]
-    return Table("Settings tried", ["No.", "recall", "queries/s", *titles], lines)
+    return Table("Settings tried", ["No.", "k", "recall@k", "queries/s", *titles], lines)
 
 
 def changing(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from scalingnote_jax.errors import printable
 from scalingnote_jax.systems import label
 
 Row = dict[str, Any]
@@ -104,9 +105,15 @@ def settings(values: Mapping[str, Any]) -> str:
 
 
 def snippet(text: Any) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(str(text).split())
+    """The beginning of a text, on one printable line."""
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= SNIPPET_CHARS else line[: SNIPPET_CHARS - 1].rstrip() + "…"
+
+
+def ann_cutoffs(rows: Iterable[Row]) -> list[int]:
+    """Each k of the rows' "ann_recall@k", rising."""
+    names = {name for row in rows for name in row if name.startswith("ann_recall@")}
+    return sorted(int(name.partition("@")[2]) for name in names)
 
 
 def first_row(rows: Sequence[Row], system: str) -> Row | None:

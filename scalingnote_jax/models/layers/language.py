@@ -17,7 +17,12 @@ from scalingnote_jax.models.decoder import Decoder
 
 
 def log_likelihood(
-    body: Decoder, start: Array, tokens: Array, mask: Array, rows: Sharding | None = None
+    body: Decoder,
+    start: Array,
+    tokens: Array,
+    mask: Array,
+    rows: Sharding | None = None,
+    keys: Array | None = None,
 ) -> Array:
     """Log-probability of each text, mean over its tokens.
 
@@ -27,13 +32,14 @@ def log_likelihood(
         tokens: [B, L] int32, padded on the right.
         mask: [B, L] bool, True for a real token; one that has none gives 0.
         rows: on a mesh, where the rows lie.
+        keys: [B], a key for each row's dropout, in training; None for none.
 
     Returns:
         [B] float32.
     """
     words = body.embedding(tokens, rows)  # [B, L, E]
     inputs = jnp.concatenate([start[:, None], words[:, :-1]], axis=1)
-    hidden = body.states(inputs, mask, rows)
+    hidden = body.states(inputs, mask, rows, keys)
     dtype, table = body.layers.dtype, body.embedding.table[...]
     logits = jnp.einsum(
         "ble,ve->blv", hidden.astype(dtype), table.astype(dtype), preferred_element_type=jnp.float32

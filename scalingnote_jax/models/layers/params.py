@@ -113,8 +113,13 @@ def nest(flat: Flat) -> dict[str, Any]:
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def is_matrix(path: str, ndim: int) -> bool:
-    """Whether a parameter is a matrix: a scanned layer's leading axis does not count as a
-    dimension.
+_HEADS = {"heads", "kv_heads", "head"}  # of one output or input, in two axes
+_NO_DIMENSIONS = {"layers", "blocks", None}  # a stack of weights; scales of a quantised one
+
+
+def is_matrix(axes: Axes) -> bool:
+    """Whether a parameter with these logical axes maps one space to another, as linear weights and
+    tables do. A norm's scale or a bias does not, in however many axes it is stored.
     """
-    return ndim - ("/layers/" in path) >= 2
+    named = set(axes) - _NO_DIMENSIONS
+    return len(named - _HEADS) + bool(named & _HEADS) >= 2

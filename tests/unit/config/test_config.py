@@ -46,7 +46,7 @@ def test_overrides_reach_every_kind_of_field():
     [
         ("--train.batchsize=8", "did you mean --train.batch_size?"),
         ("--train.batch_size=many", "expected an integer, 1 or more"),
-        ("--eval.split=validation", "one of ('train', 'dev', 'test')"),
+        ("--encode.store_dtype=half", "one of ('float32', 'bfloat16', 'int8')"),
         ("train.batch_size=8", "--section.field=value"),
     ],
 )

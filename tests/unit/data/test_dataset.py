@@ -22,11 +22,18 @@ from scalingnote_jax.errors import UserError
 DOCUMENTS = [
     Document("d1", "Cats", "A cat sleeps all day."),
     Document("d2", "Only a title", ""),
-    Document("d3", "", "a  CAT sleeps\nall day."),  # d1 but for case and white space
+    Document("d3", "", "a  CAT sleeps\nall day."),  # d1's text but for case and white space
     Document("d4", "only a TITLE", " "),  # d2, by its title
     Document("d5", "été 猫", "Été, 猫 and a tab\there."),
+    Document("d6", "CATS", "A cat sleeps all day."),  # d1
 ]
-QUERIES = [Query("q1", "cats"), Query("q2", "Cats "), Query("q3", "not judged"), Query("q4", "猫")]
+QUERIES = [
+    Query("q1", "cats"),
+    Query("q2", "Cats "),
+    Query("q3", "e\u0301te\u0301, 猫 and A tab here."),  # d5's text, and not judged
+    Query("q4", "猫"),
+]
+GROUPS = ("doc_groups.npy", "doc_text_groups.npy", "query_groups.npy")
 QRELS = {
     "train": {"q1": {"d1": 2, "d2": 0, "d3": 1}, "q2": {"d5": 1}},
     "test": {"q4": {"d5": 3, "d1": 0}},
@@ -61,11 +68,11 @@ def test_texts_come_back_as_they_went_in(built: Path) -> None:
     assert list(collection.queries) == QUERIES
     assert collection.doc_ids == [d.id for d in DOCUMENTS]
     assert collection.query_ids == [q.id for q in QUERIES]
-    assert len(collection.documents) == 5
-    assert collection.documents[-1] == collection.documents[np.int64(4)] == DOCUMENTS[4]
+    assert len(collection.documents) == 6
+    assert collection.documents[-1] == collection.documents[np.int64(5)] == DOCUMENTS[5]
     assert collection.documents[1:3] == DOCUMENTS[1:3]
     with pytest.raises(IndexError):
-        collection.documents[5]
+        collection.documents[6]
 
 
 def test_grades_and_several_positives_are_kept(built: Path) -> None:
@@ -80,11 +87,22 @@ def test_grades_and_several_positives_are_kept(built: Path) -> None:
         collection.qrels("dev")
 
 
-def test_equal_texts_share_a_group(built: Path) -> None:
+def test_equal_documents_share_a_group(built: Path) -> None:
     collection = Collection.open(built)
     assert collection.doc_groups.dtype == collection.query_groups.dtype == np.int32
-    assert collection.doc_groups.tolist() == [0, 1, 0, 1, 2]
-    assert collection.query_groups.tolist() == [0, 0, 1, 2]
+    assert collection.doc_groups.tolist() == [0, 1, 2, 1, 3, 0], "by title and text"
+    assert collection.doc_text_groups.tolist() == [0, 1, 0, 1, 2, 0], "by text"
+    assert collection.query_groups.tolist() == [3, 3, 2, 4], "the third is a document's text"
+
+
+def test_a_prompt_without_titles_shows_texts_only(built: Path) -> None:
+    collection = Collection.open(built)
+    for prompt, groups in (
+        ("{title}: {text}", collection.doc_groups),
+        ("{text}", [0, 1, 0, 1, 2, 0]),
+    ):
+        assert collection.as_shown(prompt).doc_groups.tolist() == list(groups)
+    assert collection.doc_groups.tolist() == [0, 1, 2, 1, 3, 0], "the collection itself stays"
 
 
 def test_fingerprint_is_of_the_content(built: Path, tmp_path: Path) -> None:
@@ -151,10 +169,10 @@ def test_nothing_stays_in_the_folder_for_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     build_dataset(write_beir(tmp_path / "beir"), tmp_path / "data")
     collection = Collection.open(tmp_path / "data")
-    assert len(list(collection.documents)) == 5
+    assert len(list(collection.documents)) == 6
     assert list((tmp_path / "tmp").iterdir()) == []
     built = {p.name for p in (tmp_path / "data").iterdir()}
-    assert built == {"retrieval", "ids.json", "doc_groups.npy", "query_groups.npy", "manifest.json"}
+    assert built == {*GROUPS, "retrieval", "ids.json", "manifest.json"}
 
 
 def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
@@ -196,8 +214,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         Collection.open(data)
 
     manifest = data / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match="format 99; expected format 1"):
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    with pytest.raises(UserError, match="format 99; expected format 2"):
         Collection.open(data)
     manifest.write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json: not readable"):
@@ -215,7 +233,7 @@ from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.dataset import Collection, build_dataset
 build_dataset(DataConfig(source="beir", path=sys.argv[1]), Path(sys.argv[2]))
 collection = Collection.open(Path(sys.argv[2]))
-assert len(list(collection.documents)) == 5 and len(collection.qrels("train")) == 2
+assert len(list(collection.documents)) == 6 and len(collection.qrels("train")) == 2
 assert not {"jax", "tensorflow"} & set(sys.modules)
 """
     done = subprocess.run(
@@ -226,7 +244,8 @@ assert not {"jax", "tensorflow"} & set(sys.modules)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert re.fullmatch(r"write dataset: 12 records in [0-9.]+ s\n", done.stderr)
+    lines = r"documents: 3 of 6 share [^\n]+\nwrite dataset: 13 records in [0-9.]+ s\n"
+    assert re.fullmatch(lines, done.stderr)
 
 
 def _shared() -> Path:
@@ -238,8 +257,8 @@ def _shared() -> Path:
     ("name", "documents", "queries", "pairs", "distinct"),
     [
         ("scifact", 5183, 1109, {"train": 784, "dev": 135, "test": 339}, 5183),
-        ("stard-zh", 1333, 1543, {"train": 1890, "dev": 171, "test": 559}, 1332),
-        ("cacm", 3204, 52, {"test": 796}, 2990),  # half are titles only
+        ("stard-zh", 1333, 1543, {"train": 1890, "dev": 171, "test": 559}, 1333),
+        ("cacm", 3204, 52, {"test": 796}, 2993),  # half are titles only
     ],
 )
 def test_real_collections(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 
 from scalingnote_jax.config import Config, MineConfig, TrainConfig
 from scalingnote_jax.config.validate import validate
@@ -27,6 +29,10 @@ class FakeCollection:
     judged: dict[str, dict[str, int]]
     doc_groups: np.ndarray
     query_groups: np.ndarray
+
+    @property
+    def doc_text_groups(self) -> np.ndarray:
+        return 10_000 + self.doc_groups  # no document has a query's text
 
     @property
     def doc_ids(self) -> list[str]:
@@ -195,6 +201,29 @@ def test_rounds_that_no_batch_would_show_are_refused() -> None:
         validate(Config("x", mine=MineConfig(rounds=("bm25",))))
 
 
+def test_a_document_with_the_querys_own_text_is_no_negative() -> None:
+    """d5 and d7 have the text of q0, and d7 another title than d6."""
+    whole = SimpleNamespace(
+        doc_ids=[f"d{i}" for i in range(DOCS)],
+        query_ids=["q0", "q1"],
+        doc_groups=np.arange(DOCS, dtype=np.int32),
+        doc_text_groups=np.array([0, 1, 2, 3, 4, 5, 6, 5, 8, 9], np.int32),
+        query_groups=np.array([5, 20], np.int32),
+        qrels={"train": {"q0": {"d3": 1, "d5": 0}, "q1": {"d8": 1}}}.__getitem__,
+    )
+    relevance: Any = Relevance(whole, "train")
+    assert relevance.known_groups(np.array([0, 1])).tolist() == [[3, 5, 7], [8, -1, -1]]
+    assert relevance.width == 3
+    ranking = Ranking(np.array([[7, 5, 3, 4], [7, 5, 3, 4]]), np.zeros((2, 4), np.float32))
+    found, _ = choose(ranking, relevance, whole.query_ids, config(negatives=4, last_rank=4), seed=0)
+    assert [[d for d in row if d >= 0] for row in found.doc_rows] == [[4], [7, 5, 3, 4]]
+    drawn = relevance.draw(0, 0, 7)
+    assert sorted(drawn[0, 1:].tolist()) == [0, 1, 2, 4, 6, 8, 9]
+    relevance.check_negatives(7)
+    with pytest.raises(UserError, match="from 0 to 7"):
+        relevance.check_negatives(8)
+
+
 # --- in the batch ---------------------------------------------------------------------------------
 
 QUERIES = 8
@@ -208,9 +237,8 @@ def sampler(negatives: int, **changes: Any) -> PairSampler:
     rows = np.array(MINED, np.int32)
     mined = Negatives(np.arange(QUERIES, dtype=np.int32), rows, np.zeros(rows.shape, np.float32))
     options: dict[str, Any] = {"bucket_window": 1, "seed": 0, "mined": mined} | changes
-    return PairSampler(
-        whole, "train", *tokens, (1,), (1,), 4, negatives_per_query=negatives, **options
-    )
+    sizes = {"batch_size": 4, "negatives_per_query": negatives}
+    return pair_batches(whole, tokens, ((1,), (1,)), **sizes, **options)
 
 
 def test_mined_documents_come_first_and_random_ones_fill_the_rest() -> None:
@@ -230,6 +258,15 @@ def test_mined_documents_come_first_and_random_ones_fill_the_rest() -> None:
             assert batch["positive_ids"][place].tolist() == [3]
 
 
+def test_mined_documents_that_the_tower_sees_as_the_positive_are_left_out() -> None:
+    """d4 is d3, the positive, to a tower that sees no titles; a ranker that sees them mined it."""
+    rows = np.array([[4, 5]] * QUERIES, np.int32)
+    mined = Negatives(np.arange(QUERIES, dtype=np.int32), rows, np.zeros(rows.shape, np.float32))
+    pairs = sampler(1, mined=mined)
+    for step in range(10):
+        assert pairs.rows(step)[1][:, 1].tolist() == [5] * 4
+
+
 def test_more_mined_than_wanted_take_turns() -> None:
     pairs, seen = sampler(1), {query: set() for query in range(QUERIES)}
     for step in range(40):
@@ -243,7 +280,7 @@ def test_more_mined_than_wanted_take_turns() -> None:
 
 def test_a_batch_with_mined_documents_is_the_same_on_any_number_of_processes() -> None:
     whole = sampler(2)
-    parts = [sampler(2, process_index=i, process_count=2) for i in range(2)]
+    parts = [sampler(2, index=i, count=2) for i in range(2)]
     for step in (0, 3, 5):
         slices = [part.batch(step) for part in parts]
         for name, expected in whole.batch(step).items():

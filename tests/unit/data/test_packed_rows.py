@@ -4,6 +4,7 @@ table's lookup where it is split over a mesh.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from pair_batches import pair_batches
 from small_towers import BERT, DECODER, define, random_params
 
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.models.layers import ops
 from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.text.tokens import TokenTable
 
 TEXTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15]]
 # Rows of 8: the texts 0, 1 and 3 in the first, text 2 in the second.
@@ -113,3 +116,29 @@ def test_an_unknown_id_gives_nan_on_a_mesh_too() -> None:
     x = jax.jit(ops.look_up, static_argnums=2)(np.ones((32, 4), np.float32), tokens, rows)
     assert np.isnan(x).all(axis=(1, 2)).tolist() == [False, False, True, False]
     assert np.isfinite(x[jnp.array([0, 1, 3])]).all()
+
+
+@pytest.mark.parametrize("buckets", [(128, 256), (256,), (32, 64, 128, 256)])
+def test_little_of_a_packed_batch_is_padding(buckets: tuple[int, ...]) -> None:
+    """Whatever the buckets: 512 documents a batch, of 6 to 256 tokens, 70 on average."""
+    n, size = 2048, 256
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(4.0, 0.7, n).astype(int), 6, 256)
+    documents = TokenTable.from_lists([[1] * length for length in lengths.tolist()])
+    groups = np.arange(n, dtype=np.int32)
+    collection: Any = SimpleNamespace(
+        doc_ids=[str(i) for i in groups],
+        query_ids=[str(i) for i in groups],
+        doc_groups=groups,
+        doc_text_groups=n + groups,  # no document has a query's text
+        query_groups=groups,
+        qrels=lambda split: {str(i): {str(i): 1} for i in groups},
+    )
+    queries = TokenTable.from_lists([[1]] * n)
+    sizes = {"batch_size": size, "negatives_per_query": 1, "bucket_window": 1, "seed": 0}
+    tables = queries, documents
+    made = pair_batches(collection, tables, ((1,), buckets), pack_rows_by=1, **sizes)
+    batches = [made.batch(step) for step in range(8)]
+    real = sum(np.count_nonzero(batch["doc_segments"]) for batch in batches)
+    assert 1 - real / sum(batch["doc_tokens"].size for batch in batches) < 0.03
+    assert len({batch["doc_tokens"].shape for batch in batches}) <= 6

@@ -49,6 +49,24 @@ def test_each_source_owns_its_texts_and_nothing_is_held_out() -> None:
     assert not {*texts.dev, "where is the pink house"} & set(texts.learned)
 
 
+def test_a_held_out_text_is_held_out_in_every_form() -> None:
+    forms = [
+        "WHERE is the  pink house",
+        "where is the pink\u00a0house ",
+        "search: Where is the pink house",
+    ]
+    given = collection()
+    given.queries += [SimpleNamespace(id=f"u{i}", text=form) for i, form in enumerate(forms)]
+    given.documents.append(SimpleNamespace(title="Where is the Pink House", text="Here."))
+    sources = cfg(queries=("train", "unlabelled", "titles"))
+    rest = ["where is the grey house", "Houses"]
+    assert query_texts(sources, given, 0).learned[4:] == [rest[0], forms[2], rest[1]]
+    assert query_texts(sources, given, 0, ["search: "]).learned[4:] == rest
+    given.queries[6].text = "Query:  where is the pink house"  # the test query has a prompt too
+    prompts = ["query: ", "search: ", "query: where"]
+    assert query_texts(sources, given, 0, prompts[:2]).learned[4:] == rest
+
+
 def test_noise_is_another_one_than_the_evaluations() -> None:
     noisy = cfg(queries=("train", "noised"), noise=("typos",), noise_strength=1.0)
     texts = query_texts(noisy, collection(), 0)

@@ -129,8 +129,8 @@ BAD_INPUT = {
         "queries.jsonl:2: no field '_id'",
     ),
     "text of another type": (
-        replace_line("corpus.jsonl", 1, b'{"_id": "d1", "text": null}'),
-        "corpus.jsonl:1: the field 'text' is of type NoneType",
+        replace_line("corpus.jsonl", 1, b'{"_id": "d1", "text": 1.5}'),
+        "corpus.jsonl:1: the field 'text' is of type float",
     ),
     "id with a space": (
         replace_line("corpus.jsonl", 1, b'{"_id": "d 1", "text": "x"}'),
@@ -151,6 +151,14 @@ BAD_INPUT = {
     "empty query": (
         replace_line("queries.jsonl", 2, b'{"_id": "q2", "text": ""}'),
         "queries.jsonl:2: query 'q2' is empty",
+    ),
+    "a query of null": (
+        replace_line("queries.jsonl", 2, b'{"_id": "q2", "text": null}'),
+        "queries.jsonl:2: query 'q2' is empty",
+    ),
+    "an id that is no text": (
+        replace_line("queries.jsonl", 2, b'{"_id": 2.0, "text": "x"}'),
+        "queries.jsonl:2: the _id is of type float; expected a text or an integer",
     ),
     "empty corpus": (
         lambda folder: (folder / "corpus.jsonl").write_text("\n"),
@@ -178,14 +186,14 @@ BAD_INPUT = {
     ),
     "cut gzip": (broken_gzip, "the file cannot be read on from here (Compressed file ended"),
     "gzip in name only": (not_gzip, "corpus.jsonl.gz:1: the file cannot be read on from here"),
-    "no header": (
-        replace_line("qrels/train.tsv", 1, b"q1\td1\t1"),
-        "train.tsv:1: 'q1\\td1\\t1'; expected the header query-id corpus-id score",
+    "a header of other names": (
+        replace_line("qrels/train.tsv", 1, b"question\tanswer\tscore"),
+        "train.tsv:1: 3 columns: 'question\\tanswer\\tscore'; expected the columns qid pid",
     ),
-    "spaces, not tabs": (replace_line("qrels/train.tsv", 2, b"q1 d1 1"), "train.tsv:2: 1 columns"),
+    "two columns": (replace_line("qrels/train.tsv", 2, b"q1\td1"), "train.tsv:2: 2 columns"),
     "score is not an integer": (
         replace_line("qrels/train.tsv", 3, b"q1\td2\t0.5"),
-        "train.tsv:3: the score '0.5'; expected an integer",
+        "train.tsv:3: the score '0.5'; expected a whole number",
     ),
     "two grades": (
         replace_line("qrels/train.tsv", 3, b"q1\td1\t1"),

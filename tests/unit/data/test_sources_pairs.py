@@ -140,7 +140,7 @@ def test_no_positive_is_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sum(map(len, splits.values())) == 160, "both queries of a text are in its split"
     counts = [len(splits[split]) for split in SPLITS]
     said = "train {}, dev {}, test {}".format(*counts)
-    assert f"160 queries in 80 groups that share no positive: {said}" in capsys.readouterr().err
+    assert f"160 queries in 80 groups that share no text: {said}" in capsys.readouterr().err
     assert 20 <= counts[1] <= 44
     assert 32 <= counts[2] <= 64
 
@@ -154,15 +154,55 @@ def test_no_positive_is_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_queries_are_linked_by_what_is_relevant_to_both() -> None:
     qrels = {"b": {"2": 1, "1": 1}, "a": {"1": 1}, "c": {"2": 2}, "d": {"3": 1, "1": 0}}
-    assert linked_queries(qrels) == {"a": "a", "b": "a", "c": "a", "d": "d"}
-    assert linked_queries({}) == {}
+    assert linked_queries(qrels, str) == {"a": "a", "b": "a", "c": "a", "d": "d"}
+    assert linked_queries({}, str) == {}
+
+
+def test_a_query_is_linked_with_the_positive_of_its_text() -> None:
+    qrels = {"q-1": {"d-2": 1}, "q-2": {"d-3": 1}, "q-4": {"d-5": 1, "d-1": 0}, "q-5": {"d-6": 1}}
+    groups = linked_queries(qrels, lambda name: name[2:])
+    assert groups == {"q-1": "q-1", "q-2": "q-1", "q-4": "q-4", "q-5": "q-4"}
+
+
+def test_pairs_both_ways_stay_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ways = [(f"question {i}", f"Question  {i} asked otherwise") for i in range(100)]
+    rows = [{"query": a, "positive": b} for a, b in ways]
+    rows += [{"query": b.upper(), "positive": a} for a, b in ways]
+    source = open_source(written(tmp_path / "rows.jsonl", rows, test_percent=30))
+    splits = {split: source.qrels(split) for split in SPLITS}
+    assert "200 queries in 100 groups that share no text" in capsys.readouterr().err
+    texts = [
+        {name[2:] for query, grades in judged.items() for name in (query, *grades)}
+        for judged in splits.values()
+    ]
+    assert sum(map(len, texts)) == len(set.union(*texts)) == 200
+    assert all(texts)
+
+
+def test_only_texts_are_negatives_unless_others_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {"negative": "A.", "negatives": ["B."], "negative_1": "C.", "negative_22": "D."}
+    others = ("_id", "_ids", "_score", "_source", "_type", "_1_id", "_text", "s_id")
+    rows = [{"query": "x", "positive": "Y."} | texts | {f"negative{o}": f"{o}." for o in others}]
+    found = list(open_source(written(tmp_path / "rows.jsonl", rows)).documents())
+    assert [d.text for d in found] == ["Y.", "A.", "B.", "C.", "D."]
+    assert capsys.readouterr().err == ""
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    source = open_source(pairs(tmp_path / "rows.parquet"))
+    assert list(source.documents()) == found
+    assert len(source.qrels("train") | source.qrels("dev") | source.qrels("test")) == 1
+    taken = "rows.parquet: negatives are taken from negative, negatives, negative_1, negative_22"
+    assert taken in capsys.readouterr().err
+    asked = written(tmp_path / "rows.jsonl", rows, negative_fields=("negative_t*", "negative_#_id"))
+    assert [d.text for d in open_source(asked).documents()] == ["Y.", "_type.", "_text.", "_1_id."]
 
 
 def test_rows_that_hang_together_cannot_be_cut(tmp_path: Path) -> None:
     rows = [{"query": f"query {i}", "positive": "the same"} for i in range(9)]
     cfg = written(tmp_path / "rows.jsonl", rows, test_percent=99, dev_percent=0)
     assert (
-        "--data.test_percent: all 9 queries in 1 groups that share no positive are in dev"
+        "--data.test_percent: all 9 queries in 1 groups that share no text are in dev"
         in said_of(cfg)
     )
 
@@ -203,7 +243,8 @@ BAD_ROWS = {
         {"query": "x", "positive": [{"text": "y"}]},
         "the field 'positive' is of type dict",
     ),
-    "null": ({"query": None, "positive": "y"}, "the field 'query' is of type NoneType"),
+    "null": ({"query": None, "positive": "y"}, "'query' is empty"),
+    "no positive but null": ({"query": "x", "positive": [None]}, "no text in 'positive'"),
     "an empty query": ({"query": " ", "positive": "y"}, "'query' is empty"),
     "an empty negative": ({"query": "x", "positive": "y", "negative": ""}, "'negative' is empty"),
     "positive and negative": (
@@ -260,9 +301,7 @@ def test_bad_parquet_columns(tmp_path: Path) -> None:
     good = ["x", "y"]
     missing = "rows.parquet: no field 'positive' (fields: 'query', 'text')"
     assert missing in said(query=good, text=good)
-    assert "rows.parquet:2: the field 'query' is of type NoneType" in said(
-        query=["x", None], positive=good
-    )
+    assert "rows.parquet:2: 'query' is empty" in said(query=["x", None], positive=good)
     assert "rows.parquet:1: the field 'query' is of type int" in said(query=[1, 2], positive=good)
     latin1 = pa.array([b"x", b"\xe9"]).view(pa.string())
     assert "rows.parquet:2: a text that is not UTF-8" in said(query=latin1, positive=good)

@@ -16,7 +16,7 @@ from scalingnote_jax.config import Config, DataConfig, EvalConfig
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.evaluate.compare import compare
 from scalingnote_jax.evaluate.cross_domain import Outcome, check_collections, folders, lines, matrix
-from scalingnote_jax.run import check as check_run
+from scalingnote_jax.startup import check_evaluation
 from scalingnote_jax.systems import systems_of
 from tests.conftest import make_beir
 
@@ -64,7 +64,7 @@ def test_bad_entries_are_refused_before_anything_is_trained(tmp_path: Path) -> N
         with pytest.raises(UserError, match=message):
             check(bad)
     with pytest.raises(UserError, match="not a folder"):
-        check_run(config(own, "/no/such"))
+        check_evaluation(config(own, "/no/such"))
     check(config(own, untested, split="dev"))
 
 
@@ -120,6 +120,7 @@ def of(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_own_collection_says_the_same(crossed: tuple[Path, list[str]]) -> None:
     metrics = json.loads((crossed[0] / "eval" / "metrics.json").read_text())
     rows = metrics["collections"]
@@ -146,10 +147,12 @@ def test_a_copy_of_the_own_collection_says_the_same(crossed: tuple[Path, list[st
     assert "Other collections" in (crossed[0] / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_made_again(
     crossed: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir, words = crossed
+    words = [word for word in words if word != "--overwrite"]
     assert main(words) == 0
     assert "eval: done already" in capsys.readouterr().err
     manifests = {
@@ -167,6 +170,7 @@ def test_only_what_changed_is_made_again(
     assert "trained on × tested on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_it_leaves_can_be_compared(crossed: tuple[Path, list[str]], finished: Path) -> None:
     found = compare([str(finished), str(crossed[0])], "nDCG@10")
     # The copy is the collection itself under another name: by content they are one.

@@ -17,8 +17,10 @@ def test_the_lead_states_the_result_in_plain_words(tmp_path: Path) -> None:
     page = Page(write(tmp_path))
     assert page.text("h1") == "quickstart"
     assert (
-        "The student keeps 95.0 % of the teacher's Recall@10 with 12 times fewer non-embedding "
-        "parameters; half of the queries are answered within 2.3 ms." in page.text("header")
+        "The best Recall@10 is 0.800, by Teacher (ScaNN index); the student, which ships, has "
+        "0.760. The student keeps 95.0 % of the teacher's Recall@10 with 12 times fewer "
+        "non-embedding parameters; half of the queries are answered within 2.3 ms."
+        in page.text("header")
     )
     assert "pydocs · 1,234 test queries" in page.text("header")
 
@@ -151,7 +153,10 @@ def test_little_to_show_is_no_error(tmp_path: Path) -> None:
 def test_rows_without_costs_and_a_larger_student(tmp_path: Path) -> None:
     rows = [row("teacher", "exact", 0.8), row("student", "exact", 0.4)]
     metrics = {"dataset": "d", "rows": rows, "retention": {"nDCG@10": 0.5}}
-    lead = "The student keeps 50.0 % of the teacher's nDCG@10."
+    lead = (
+        "The best nDCG@10 is 0.400, by Teacher (exact search); the student, which ships, has "
+        "0.200. The student keeps 50.0 % of the teacher's nDCG@10."
+    )
     assert lead in Page(write(tmp_path, metrics=metrics)).text("header")
     rows[0]["params_non_embedding"], rows[1]["params_non_embedding"] = 1_000_000, 2_000_000
     assert lead in Page(write(tmp_path, metrics=metrics)).text("header")
@@ -160,7 +165,7 @@ def test_rows_without_costs_and_a_larger_student(tmp_path: Path) -> None:
 def test_lone_surrogates_and_dollars_survive(tmp_path: Path) -> None:
     example = {"query": "price $name \ud800", "relevant": [], "results": {"student": []}}
     page = Page(write(tmp_path, examples=[example]))
-    assert page.texts["h3"] == ["price $name ?"]
+    assert page.texts["h3"] == ["price $name \\ud800"]
     assert "Nothing found." in page.text("article")
 
 
@@ -172,3 +177,39 @@ def test_written_as_a_whole_with_this_command_by_default(
     assert "scalingnote run &#39;my config.py&#39;" in text
     assert "/opt/venv" not in text
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_lead_says_who_wins_and_speaks_of_what_ships(tmp_path: Path) -> None:
+    rows = [
+        row("bm25", "lexical", 0.9),
+        row("teacher", "scann", 0.8),
+        row("student", "scann", 0.5),
+        row("refined", "scann", 0.6, query_ms_p50=1.5, query_ms_p99=2.0),
+    ]
+    metrics = {
+        "dataset": "d",
+        "rows": rows,
+        "shipped": "refined",
+        "retention": {"Recall@10": 0.75},
+        "retention_intervals": {"Recall@10": [0.7, 0.801]},
+    }
+    header = Page(write(tmp_path, metrics=metrics)).text("header")
+    assert (
+        "The best Recall@10 is 0.900, by BM25 (word matching); the student, which ships, has "
+        "0.600. The student keeps 75.0 % (95 % interval 70.0 to 80.1) of the teacher's Recall@10; "
+        "half of the queries are answered within 1.5 ms." in header
+    )
+    rows[0]["metrics"]["Recall@10"] = 0.1
+    rows[3]["metrics"]["Recall@10"] = 0.85
+    header = Page(write(tmp_path, metrics=metrics)).text("header")
+    assert "The best Recall@10 is 0.850, by Student, refined (ScaNN index). The" in header
+
+
+def test_what_turns_or_hides_text_is_escaped(tmp_path: Path) -> None:
+    evil = "red \x1b[31m title \x1b]0;x\x07 csi \x9b turned \u202e end"
+    example = {"query": evil, "relevant": [], "results": {"student": []}}
+    text = write(tmp_path, examples=[example], config={"name": evil, "eval": {"split": "test"}})
+    assert not set(text) & set("\x1b\x07\x9b\u202e")
+    shown = r"red \x1b[31m title \x1b]0;x\x07 csi \x9b turned \u202e end"
+    assert Page(text).texts["h3"] == [shown]
+    assert Page(text).text("h1") == shown

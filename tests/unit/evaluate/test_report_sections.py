@@ -91,10 +91,10 @@ def test_the_index_names_its_settings_and_the_one_chosen(tmp_path: Path) -> None
     words = section(text, "index")
     assert "Kind tree Settings leaves 1000, reorder 200, soar on Memory 123.4 MB" in words
     assert "On disk 987 B Target recall 0.95" in words
-    assert "4 chosen 0.962 1,000 40 on 5 0.977 500 80 on" in words
+    assert "4 chosen 10 0.962 1,000 40 on 5 10 0.977 500 80 on" in words
     labels = [label for label in Page(text).values("aria-label") if "settings" in label]
     assert labels == [
-        "Recall and speed of 6 settings; chosen: recall 0.962 at 1,000 queries per second; "
+        "Recall@10 and speed of 6 settings; chosen: recall@10 0.962 at 1,000 queries per second; "
         "target 0.95"
     ]
 

@@ -121,7 +121,7 @@ def test_a_copy_counts_as_its_original() -> None:
     assert merged(run, originals) == {"q": [("a", 0.9), ("b", 0.7), ("c", 0.5)]}
     points = (("near_duplicates", 1.0), ("near_duplicates_merged", 1.0))
     case = Case(points, [Query("q", "x")], {"q": {"b": 1}}, 5, originals=originals)
-    raw, counted = score_points(case, run, "bm25", "MRR@5")
+    raw, counted = score_points(case, run, "bm25", EvalConfig(metrics=("MRR@5",)))
     assert raw.row["value"] == pytest.approx(1 / 3)
     assert counted.row["value"] == pytest.approx(1 / 2)
 
@@ -130,9 +130,10 @@ def test_intervals_hold_the_value_and_an_even_metric_has_none_to_spare() -> None
     qrels = {f"q{i}": {"d": 1} for i in range(50)}
     queries = [Query(q, "x") for q in qrels]
     half = {q: [("d" if i % 2 else "e", 1.0)] for i, q in enumerate(qrels)}
-    points = score_points(Case((("typos", 0.1),), queries, qrels, 1), half, "bm25", "Recall@1")
+    cfg = EvalConfig(metrics=("Recall@1",))
+    points = score_points(Case((("typos", 0.1),), queries, qrels, 1), half, "bm25", cfg)
     full = {q: [("d", 1.0)] for q in qrels}
-    points += score_points(Case((("typos", 0.0),), queries, qrels, 1), full, "bm25", "Recall@1")
+    points += score_points(Case((("typos", 0.0),), queries, qrels, 1), full, "bm25", cfg)
     set_intervals(points, 0)
     low, high = points[0].row["interval"]
     assert (low, high) == pytest.approx((0.36, 0.64), abs=0.03)  # 0.5 ± 1.96 · sqrt(.25 / 50)

@@ -86,6 +86,7 @@ def by_hand(workdir: Path, run: str, names: list[str]) -> dict[str, float]:
     return {name: found[parse_metric(name)] for name in names}
 
 
+@pytest.mark.slow
 def test_every_row_can_be_repeated_by_hand_and_a_run_comes_back_as_it_went_out(
     finished: Path, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,15 +15,16 @@ import pytest
 from run_parts import first_stage
 from test_losses import batch
 
-from scalingnote_jax.config import MeshConfig, TextConfig, TrainConfig, replace
+from scalingnote_jax.config import Config, MeshConfig, TextConfig, TrainConfig, replace
 from scalingnote_jax.config.load import load_config
+from scalingnote_jax.config.validate import validate
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.blockwise import blockwise_loss
 from scalingnote_jax.losses.contrastive import contrastive_loss
-from scalingnote_jax.losses.contrastive_form import contrastive_form, held_score_bytes, is_blockwise
+from scalingnote_jax.losses.contrastive_form import held_score_bytes, is_blockwise
 from scalingnote_jax.workflow.workdir import Workdir
 
 TOLERANCE = 1e-5
@@ -149,6 +150,7 @@ def temporaries(loss: Any, queries: int, devices: int, **options: Any) -> int:
     return f.lower(*vectors, b).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_grows_as_rows_over_devices():
     def ours(queries: int, devices: int) -> int:
         mesh = mesh_of(MeshConfig(), devices)
@@ -169,8 +171,8 @@ def test_auto_takes_tiles_where_scores_would_be_large():
     assert is_blockwise(auto, 4096, 4096, None)  # 128 MiB on one device
     assert not is_blockwise(dense, 4096, 4096, None)
     assert held_score_bytes(auto, 32768, 32768, mesh) == 2 * 4096 * 2048 * 4  # one tile of 2048
-    with pytest.raises(UserError, match=r"loss_tile: 0; expected at least 1"):
-        contrastive_form(TrainConfig(loss_tile=0), 8, 8, None)
+    with pytest.raises(UserError, match=r"loss_tile: 0; expected 1 or more"):
+        validate(Config("x", train=TrainConfig(loss_tile=0)))
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,7 @@ def step_inputs(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return replace(config, teacher=replace(config.teacher, **towers)), workdir
 
 
+@pytest.mark.slow
 def test_a_step_with_tiles_is_the_dense_step(step_inputs):
     config, workdir = step_inputs
     mesh = mesh_of(EIGHT)

@@ -106,6 +106,7 @@ def test_rank_by_hand():
     assert rank_loss(equal, without, 2, 0.5)[0] == pytest.approx(np.log(2) / 2, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_rank_equals_its_definition_and_its_gradient_sums_to_zero():
     student, _, real = scores(candidates=6)
     top, heat = 3, 0.3

@@ -13,7 +13,7 @@ from scalingnote_jax.config import Config, MeshConfig, TrainConfig
 from scalingnote_jax.config.load import apply_overrides
 from scalingnote_jax.config.values import from_json, to_json
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.losses.contrastive import contrastive_loss, logit_scale
+from scalingnote_jax.losses.contrastive import contrastive_loss
 from scalingnote_jax.losses.distill import distill_loss
 from scalingnote_jax.losses.spread import spread_by_moments, spread_by_pairs
 
@@ -211,11 +211,6 @@ def test_the_margin_is_set_from_the_command_line(word, value):
     config = apply_overrides(config, [f"--train.false_negative_margin={word}"])
     assert config.train.false_negative_margin == value
     assert from_json(to_json(config)) == config
-
-
-def test_the_scale_is_capped():
-    assert logit_scale(jnp.log(20.0), 100.0) == pytest.approx(20.0, rel=1e-6)
-    assert logit_scale(jnp.log(1e6), 100.0) == 100.0
 
 
 def test_distill_loss_by_hand():

@@ -92,6 +92,7 @@ def with_words(config: Config, workdir: Workdir) -> tuple[TrainState, dict[str, 
     return one_step(change(config, title_prediction="generative", w_title=0.5), workdir)
 
 
+@pytest.mark.slow
 def test_the_contrastive_term_is_the_loss_of_titles_alone(
     config: Config, workdir: Workdir, plain: Any, with_titles: Any
 ) -> None:
@@ -100,16 +101,18 @@ def test_the_contrastive_term_is_the_loss_of_titles_alone(
     collection = Collection.open(workdir.data)
     towers, tokenizer = Towers(config.teacher), tower_tokenizer(config.teacher.doc)
     _, doc_rows = stage.sampler.rows(0)  # type: ignore[attr-defined]
-    batch = stage.sampler.batch(0)
+    batch, apply = stage.sampler.batch(0), jax.jit(towers.doc.apply)
 
     def title(row: int) -> np.ndarray:  # a document that ends where its text would begin
         prompt = render(config.teacher.doc.text, collection.documents[int(row)].title, "")
         ids = np.array(tokenizer.encode([prompt], 16))
-        return np.asarray(towers.doc.apply(params["doc"], ids, np.ones(ids.shape, bool)))[0]
+        return np.asarray(apply(params["doc"], ids, np.ones(ids.shape, bool)))[0]
 
     vectors = {row: title(row) for row in np.unique(doc_rows)}
     docs = np.stack([[vectors[row] for row in rows] for rows in doc_rows])
-    queries = towers.query.apply(params["query"], batch["query_tokens"], batch["query_mask"])
+    queries = jax.jit(towers.query.apply)(
+        params["query"], batch["query_tokens"], batch["query_mask"]
+    )
     total, _ = contrastive_loss(
         normalise(queries),
         normalise(docs),
@@ -130,6 +133,7 @@ def _initial(stage: Stage) -> dict[str, Any]:
     return state.params | state.frozen
 
 
+@pytest.mark.slow
 def test_the_generative_term_is_the_likelihood_of_the_queries(
     config: Config, workdir: Workdir, plain: Any, with_words: Any
 ) -> None:
@@ -137,8 +141,8 @@ def test_the_generative_term_is_the_likelihood_of_the_queries(
     params, batch = nest(_initial(stage)), stage.sampler.batch(0)
     doc = Towers(config.teacher).doc
     tokens, mask = batch["doc_tokens"][:, 0], batch["doc_mask"][:, 0]
-    vectors = doc.apply(params["doc"], tokens, mask)
-    likelihood = doc.log_likelihood(
+    vectors = jax.jit(doc.apply)(params["doc"], tokens, mask)
+    likelihood = jax.jit(doc.log_likelihood)(
         params["doc"], vectors, batch["query_tokens"], batch["query_mask"]
     )
     _, metrics = with_words
@@ -147,6 +151,7 @@ def test_the_generative_term_is_the_likelihood_of_the_queries(
     assert metrics["loss"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["contrastive", "generative"])
 def test_packed_in_chunks_on_a_mesh(
     config: Config, workdir: Workdir, how: str, request: pytest.FixtureRequest
@@ -160,6 +165,7 @@ def test_packed_in_chunks_on_a_mesh(
     same_moments(state, expected)
 
 
+@pytest.mark.slow
 def test_without_weight_the_step_is_the_plain_one(
     config: Config, workdir: Workdir, plain: Any
 ) -> None:
@@ -189,6 +195,7 @@ def test_a_batch_has_titles_only_where_they_are_asked_for(
     assert built(generative, workdir, "one").sampler.batch(0).keys() == before.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["contrastive", "generative"])
 def test_the_term_falls(config: Config, workdir: Workdir, how: str) -> None:
     stage = built(change(config, title_prediction=how, w_title=0.5), workdir, "one")

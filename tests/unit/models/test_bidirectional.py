@@ -106,6 +106,7 @@ def test_gguf_files_say_it_too(tmp_path: Path) -> None:
     refused(ref, "gemma3.attention.causal False; expected True", bidirectional=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text"])
 def test_exported_it_sees_as_much(family: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the library that it is exported to")

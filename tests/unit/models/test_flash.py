@@ -79,6 +79,7 @@ def test_other_devices_and_short_texts_do_without() -> None:
     assert not flash.pays(replace(DECODER, head_dim=128), 1024, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, which compiles for TPUs")
 def test_a_tower_compiles_with_it_for_a_tpu() -> None:
     prepare_environment()

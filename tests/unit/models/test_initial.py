@@ -105,6 +105,7 @@ def test_first_and_ends() -> None:
     assert chosen_layers("teacher:ends", 12, 12) == list(range(12))
 
 
+@pytest.mark.slow
 def test_random_weights_are_the_same_wherever_they_are_drawn() -> None:
     tower, mesh = tower_def(TEACHER), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     shapes, axes = map(flatten, tower.abstract())
@@ -141,12 +142,11 @@ def pruned_config(tiny_config: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir with a trained teacher of two layers."""
     workdir = tmp_path_factory.mktemp("initial") / "w"
-    for verb in ("data", "train"):
-        words = [f"--workdir={workdir}", "--train.duration=10 steps"]
-        assert main([verb, str(tiny_config), *words]) == 0
+    for name in ("data", "teacher"):
+        shutil.copytree(finished / name, workdir / name)
     return workdir
 
 
@@ -166,6 +166,7 @@ def first_error(config: Config, trained: Path) -> float:
     return 1 - float((unit_rows(np.asarray(raw)) * unit_rows(batch["teacher_raw"])).sum(-1).mean())
 
 
+@pytest.mark.slow
 def test_how_far_from_the_teacher_each_student_starts(
     tiny_config: Path, pruned_config: Path, trained: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_how_far_from_the_teacher_each_student_starts(
     assert first_error(fitted, trained) < 0.7 * far
 
 
+@pytest.mark.slow
 def test_it_is_used_without_the_teacher(pruned_config: Path, trained: Path) -> None:
     words = ["--distill.student.num_layers=1", "--distill.student.freeze=embedding"]
     workdir = trained.parent / "again"

@@ -57,6 +57,7 @@ def trained(tower: TowerDef, seed: int = 0) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(move, tower.pretrained_params(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_new_adapters_change_nothing(shape: Any) -> None:
     plain, adapted = define(shape, projection=8), define(shape, projection=8, lora=LORA)
@@ -80,6 +81,7 @@ def test_new_adapters_change_nothing(shape: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_merged_weights_give_the_same_vectors(shape: Any) -> None:
     adapted = define(shape, lora=LORA)
@@ -87,13 +89,16 @@ def test_merged_weights_give_the_same_vectors(shape: Any) -> None:
     plain, merged = adapted.merged(params)
     assert flatten(merged).keys() == flatten(plain.abstract()[0]).keys()
     np.testing.assert_allclose(
-        plain.apply(merged, TOKENS, MASK), adapted.apply(params, TOKENS, MASK), atol=1e-5
+        jax.jit(plain.apply)(merged, TOKENS, MASK),
+        jax.jit(adapted.apply)(params, TOKENS, MASK),
+        atol=1e-5,
     )
     layers, lora = params["body"]["layers"], params["body"]["layers"]["lora"]
     o = layers["o"][1] + 3.0 * np.einsum("hkr,re->hke", lora["o"]["a"][1], lora["o"]["b"][1])
     np.testing.assert_allclose(merged["body"]["layers"]["o"][1], o, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_step_is_the_step_of_the_merged_weights() -> None:
     """d loss / dA = s · dW Bᵀ and d loss / dB = s · Aᵀ dW, where dW is of the merged weight."""
     adapted = define(lora=LORA)
@@ -103,8 +108,8 @@ def test_one_step_is_the_step_of_the_merged_weights() -> None:
     def loss(tower: TowerDef, params: Any) -> jax.Array:
         return jnp.sum(jnp.sin(tower.apply(params, TOKENS, MASK)))
 
-    given = jax.grad(partial(loss, adapted))(params)["body"]["layers"]["lora"]
-    wanted = jax.grad(partial(loss, plain))(merged)["body"]["layers"]
+    given = jax.jit(jax.grad(partial(loss, adapted)))(params)["body"]["layers"]["lora"]
+    wanted = jax.jit(jax.grad(partial(loss, plain)))(merged)["body"]["layers"]
     for name, spec in {"q": "ehk,rhk->er", "o": "hke,re->hkr", "down": "fe,re->fr"}.items():
         for layer in range(2):
             adapter = params["body"]["layers"]["lora"][name]
@@ -116,6 +121,7 @@ def test_one_step_is_the_step_of_the_merged_weights() -> None:
     np.testing.assert_allclose(given["q"]["b"][0], db, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_trained_and_how_it_is_stored() -> None:
     lora = replace(LORA, modules=("layers/[qv]$",), base_dtype="bfloat16")
     tower = define(projection=8, lora=lora)
@@ -129,10 +135,10 @@ def test_what_is_trained_and_how_it_is_stored() -> None:
     assert shapes["body/layers/lora/q/b"].shape == (2, 2, 6, 16)
     assert axes["body/layers/lora/q/a"] == ("layers", "embed", "lora_rank")
     assert axes["body/layers/lora/q/b"] == ("layers", "lora_rank", "heads", "head")
-    out = tower.apply(tower.pretrained_params(0), TOKENS, MASK)
+    out = jax.jit(tower.apply)(tower.pretrained_params(0), TOKENS, MASK)
     assert out.dtype == jnp.float32
     exact = define(projection=8, lora=replace(lora, base_dtype="float32"))
-    wanted = exact.apply(exact.pretrained_params(0), TOKENS, MASK)
+    wanted = jax.jit(exact.apply)(exact.pretrained_params(0), TOKENS, MASK)
     assert np.sum(out * wanted) / np.linalg.norm(out) / np.linalg.norm(wanted) > 0.999
 
 
@@ -186,6 +192,7 @@ def memory_of_a_step(lora: LoraConfig, remat: Any = "full") -> tuple[int, int, i
     return body, moments, compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_a_frozen_body_costs_no_gradient_and_no_moments() -> None:
     body, moments, temporaries = memory_of_a_step(LoraConfig())
     assert moments > 2 * body  # both moments of Adam

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
@@ -16,6 +17,7 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.models.tower import normalise, tower_def
 
 
+@pytest.mark.slow
 def test_rows_on_a_mesh() -> None:
     """With weights split over E, held rows give the same numbers in less memory."""
     shape = DecoderShape(vocab_size=64, hidden_size=64, intermediate_size=256, num_layers=2)

@@ -152,6 +152,7 @@ def test_pool_numbers() -> None:
     np.testing.assert_array_equal(pool(hidden, mask, "cls"), [[0, 1], [6, 7]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_a_beginning_has_the_vector_that_it_has_alone(pooling: str) -> None:
     tower = define(DECODER, pooling=pooling, projection=8)
@@ -201,6 +202,7 @@ def test_normalise_numbers() -> None:
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_change_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, mask = random_texts()
 

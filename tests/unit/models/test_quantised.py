@@ -150,6 +150,7 @@ def test_bytes_of_a_tower(form: Any, per_weight: float) -> None:
     assert compiled.argument_size_in_bytes == size[q]
 
 
+@pytest.mark.slow
 def test_from_the_disk_to_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts of a mesh are those of the whole, and at no time is more than a layer in floats."""
     e, f, h, k = 128, 192, 4, 32
@@ -192,10 +193,11 @@ def test_from_the_disk_to_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert largest[0] == e * f
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 def test_vectors_are_close_to_those_of_the_float32_tower(shape: Any) -> None:
     plain = tower_def(TowerConfig("random", shape=shape))
-    wanted = plain.apply(plain.init(3), TOKENS, MASK)
+    wanted = jax.jit(plain.apply)(plain.init(3), TOKENS, MASK)
     # A weight is off by e of itself (0.0066 and 0.093 for normal ones), so a product's cosine is
     # about 1 - e²/2: 14 of them, seven in each of two layers, lose 0.0003 and 0.06 at most.
     for form, least in (("int8", 0.9997), ("nf4", 0.94)):
@@ -207,6 +209,7 @@ def test_vectors_are_close_to_those_of_the_float32_tower(shape: Any) -> None:
         assert np.min(cosines(out, wanted)) < 1 - 1e-6  # codes, and not the weights themselves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [DECODER, BERT])
 @pytest.mark.parametrize("form", FORMS)
 def test_merged_weights_give_the_same_vectors(shape: Any, form: Form) -> None:
@@ -216,11 +219,14 @@ def test_merged_weights_give_the_same_vectors(shape: Any, form: Form) -> None:
     assert flatten(merged).keys() == flatten(plain.abstract()[0]).keys()
     assert {x.dtype for x in flatten(merged).values()} == {jnp.dtype("float32")}
     np.testing.assert_allclose(
-        plain.apply(merged, TOKENS, MASK), tower.apply(params, TOKENS, MASK), atol=1e-4
+        jax.jit(plain.apply)(merged, TOKENS, MASK),
+        jax.jit(tower.apply)(params, TOKENS, MASK),
+        atol=1e-4,
     )
     assert (plain, merged) == plain.merged(merged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_gradients_are_those_of_the_dequantised_base(form: Form, remat: Any) -> None:
@@ -243,10 +249,12 @@ def test_gradients_are_those_of_the_dequantised_base(form: Form, remat: Any) -> 
         np.testing.assert_allclose(x, wanted[path], atol=1e-5 * max(1, np.abs(x).max()))
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss() -> None:
     """Adapters on the codes learn to give the vectors of the tower before it was quantised."""
     tower, plain = define("nf4", rank=8), tower_def(TowerConfig("random", shape=DECODER))
-    wanted, params = plain.apply(plain.init(3), TOKENS, MASK), flatten(tower.pretrained_params(3))
+    wanted = jax.jit(plain.apply)(plain.init(3), TOKENS, MASK)
+    params = flatten(tower.pretrained_params(3))
     tx = optax.adam(3e-3)
     frozen = {path: x for path, x in params.items() if re.search(tower.freeze[0], path)}
     learned = {path: x for path, x in params.items() if path not in frozen}
@@ -268,6 +276,7 @@ def test_a_few_steps_lower_the_loss() -> None:
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_no_gradient_of_the_base_and_one_layer_whole(remat: str) -> None:
     """Against adapters on a float32 base, which has no gradients either (test_lora): what a step
@@ -300,6 +309,7 @@ def test_a_checkpoint_and_another_mesh(form: Form, tmp_path: Path) -> None:
         np.testing.assert_array_equal(restored[path], x)
 
 
+@pytest.mark.slow
 def test_a_student_takes_the_layers_of_a_quantised_teacher() -> None:
     teacher = define("nf4")
     cfg = TowerConfig("teacher:first", shape=DECODER, lora=LoraConfig(1, base_dtype="int8"))

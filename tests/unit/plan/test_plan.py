@@ -96,6 +96,7 @@ def test_flops_of_a_tower_by_hand():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_flops_are_those_of_the_compiled_step(remat: str):
     workload = tiny(remat, data=2, fsdp=4)
@@ -107,6 +108,7 @@ def test_flops_are_those_of_the_compiled_step(remat: str):
     assert matmul_cost(compiled.module).flops * mesh.size == pytest.approx(ours.executed, rel=0.02)
 
 
+@pytest.mark.slow
 def test_collectives_of_a_step_on_eight_devices():
     _, _, compiled, mesh = compiled_on_cpu(tiny("full", data=2, fsdp=2, tensor=2))
     assert compiled.module is not None

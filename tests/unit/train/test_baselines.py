@@ -110,11 +110,12 @@ def test_no_stage_2_from_the_command_line() -> None:
 def twin(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished workdir of the tiny config without stage 2."""
     workdir = tmp_path_factory.mktemp("twin") / "w"
-    words = ["--distill.duration=", "--name=twinbert", "--train.duration=10 steps"]
+    words = ["--distill.duration=", "--name=twinbert"]
     assert main(["run", str(tiny_config), f"--workdir={workdir}", *words]) == 0
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_without_stage_2(twin: Path) -> None:
     metrics = json.loads((twin / "eval" / "metrics.json").read_text())
     rows = {(row["system"], row["search"]) for row in metrics["rows"]}
@@ -129,6 +130,7 @@ def test_a_run_without_stage_2(twin: Path) -> None:
     assert "twinbert" in (twin / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_its_query_tower_is_what_answers(
     twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,10 +145,11 @@ def test_its_query_tower_is_what_answers(
     assert "teacher query" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_steps_that_it_does_not_have(
     twin: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--distill.duration=", "--name=twinbert", "--train.duration=10 steps"]
+    words = ["--distill.duration=", "--name=twinbert"]
     assert main(["distill", str(tiny_config), f"--workdir={twin}", *words]) == 2
     assert "distill: a config without this step" in capsys.readouterr().err
     assert main(["run", str(tiny_config), f"--workdir={twin}", *words, "--dry-run"]) == 0
@@ -169,6 +172,7 @@ def first_cosine(config: Config, workdir: Workdir) -> float:
     return float((query * doc).sum(axis=1).mean())
 
 
+@pytest.mark.slow
 def test_towers_of_two_depths_start_near_each_other(twin: Path, tiny_config: Path) -> None:
     config = load_config(tiny_config)
     plain = replace(config, teacher=replace(config.teacher, query=config.distill.student))

@@ -13,22 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_parts import encoder as encoder_of
-from run_parts import student_of, teacher_vectors
+from run_parts import lesson
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
 from scalingnote_jax.config import Config, MeshConfig, RefineConfig, replace
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.losses.contrastive import contrastive_loss
 from scalingnote_jax.run import tasks_of
 from scalingnote_jax.systems import systems_of
+from scalingnote_jax.train.candidates import Rules
 from scalingnote_jax.train.loop import read_metrics
-from scalingnote_jax.train.stage2 import student_tokens
-from scalingnote_jax.train.stage3 import RefineSampler, Rules, hard_negatives, refine_loss
+from scalingnote_jax.train.stage3 import RefineSampler, refine_loss, refine_sampler
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.engine import Place
@@ -62,30 +62,18 @@ def systems(config: Config) -> list[str]:
     return [s.name for s in systems_of(config.stages, config.eval.systems)]
 
 
-def sampler(config: Config, workdir: Path, part: int = 0, parts: int = 1) -> RefineSampler:
-    """As `refine` makes it."""
-    paths, mesh = Workdir(workdir), make_mesh(MeshConfig())
-    collection = Collection.open(paths.data)
-    relevance, student = Relevance(collection, "train"), student_of(config)
-    texts = [collection.queries[int(row)].text for row in relevance.query_rows]
-    queries = teacher_vectors(config, texts, paths, mesh, "refine")
-    documents = VectorStore.open(paths.embeddings("teacher", "doc"))
-    rules, place = Rules(config.mine, config.eval.exact), Place(paths.refined, paths, mesh, "x")
-    given = collection, relevance, queries, documents, place
-    found = hard_negatives(rules, config.seed, *given)
-    return RefineSampler(
-        collection,
-        relevance,
-        student_tokens(texts, student, paths.tokens),
-        student.text.buckets,
-        queries.vectors(),
-        documents,
-        found,
-        config.refine,
-        config.seed,
-        part,
-        parts,
-    )
+def sampler(
+    config: Config, workdir: Path, members: Members | None = None, process: int = -1
+) -> RefineSampler:
+    """Of the one process, or of one of two."""
+    paths = Workdir(workdir)
+    place = Place(paths.refined, paths, make_mesh(MeshConfig()), "x")
+    rules, collection = Rules(config.mine, config.eval.exact), Collection.open(paths.data)
+    given = config.refine, lesson(config, paths), rules, collection, members
+    made = refine_sampler(*given, paths.embeddings("teacher", "doc"), place)
+    if process >= 0:
+        made._own = slice(process * 4, process * 4 + 4)
+    return made
 
 
 def test_a_batch_holds_frozen_vectors_of_what_its_ids_say(workdir: Path, config: Config) -> None:
@@ -100,9 +88,27 @@ def test_a_batch_holds_frozen_vectors_of_what_its_ids_say(workdir: Path, config:
     first = {int(group): row for row, group in reversed(list(enumerate(collection.doc_groups)))}
     rows = np.array([first[int(group)] for group in batch["doc_ids"].ravel()])
     np.testing.assert_array_equal(store.vectors()[rows], batch["doc_emb"].reshape(-1, 16))
-    halves = [sampler(config, workdir, i, 2).batch(1) for i in (0, 1)]
+    halves = [sampler(config, workdir, process=i).batch(1) for i in (0, 1)]
     for name, x in batch.items():
         np.testing.assert_array_equal(np.concatenate([h[name] for h in halves]), x)
+
+
+def test_negatives_are_of_the_querys_own_collection(workdir: Path, config: Config) -> None:
+    """Both hard and random ones: too few of the teacher's best are left in half of the corpus."""
+    collection = Collection.open(Workdir(workdir).data)
+    half = collection.doc_ids.index("d15-0")
+    topics = np.array([int(query_id[1:].split("-")[0]) for query_id in collection.query_ids])
+    starts = np.array([0, half, len(collection.doc_ids)])
+    members = Members(("a", "b"), (topics >= 15).astype(int), starts)
+    one = replace(config, mine=replace(config.mine, negatives=1, last_rank=1))
+    made = sampler(one, workdir, members)
+    seen = np.zeros(2, int)
+    for step in range(6):
+        batch = made.batch(step)
+        sides = np.isin(batch["doc_ids"], collection.doc_groups[half:]).astype(int)
+        assert (sides == sides[:, :1]).all()
+        seen += np.bincount(sides[:, 0], minlength=2)
+    assert seen.min() > 5
 
 
 def test_hard_negatives_are_the_teachers_best(workdir: Path, config: Config) -> None:
@@ -143,6 +149,7 @@ def test_the_loss_is_contrastive_in_one_direction_plus_alignment() -> None:
     assert cut - short == pytest.approx(float(2.0 * (cosines[0] - cosines[1])), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_and_leaves_everything_else_as_it_was(refined: Path, finished: Path) -> None:
     records = read_metrics(refined / "student" / "refined" / "metrics.jsonl")
     assert [r["step"] for r in records] == [2, 4, 6, 8]
@@ -153,12 +160,17 @@ def test_it_learns_and_leaves_everything_else_as_it_was(refined: Path, finished:
         assert (refined / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, config: Config) -> None:
     metrics = json.loads((refined / "eval" / "metrics.json").read_text())
     found = [(r["system"], r["search"]) for r in metrics["rows"]]
     at = found.index(("student", "exact"))
     assert found[at + 2 : at + 4] == [("refined", "exact"), ("refined", "scann")]
     assert "Student, refined" in (refined / "report.html").read_text()
+    by_row = {(r["system"], r["search"]): r["metrics"] for r in metrics["rows"]}
+    ours, teacher = by_row["refined", "scann"], by_row["teacher", "scann"]
+    assert metrics["shipped"] == "refined"
+    assert metrics["retention"] == {n: ours[n] / teacher[n] for n in ours if teacher[n]}
     model, mesh = scalingnote_jax.load(refined), make_mesh(MeshConfig(), jax.devices()[:1])
     answers = model.encode_queries(["topic3"])
     towers = {
@@ -172,6 +184,7 @@ def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, confi
     assert nearer[0] > nearer[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(
     refined: Path, tiny_config: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -208,6 +221,7 @@ def test_dry_run_shows_it(tiny_config: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_terms_that_look_at_documents(finished: Path, tiny_config: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     words = ["distill", str(tiny_config), f"--workdir={work}", "--overwrite"]

@@ -15,13 +15,13 @@ import pytest
 from scalingnote_jax.config import DistillConfig, MeshConfig, OptimConfig
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.models.layers.params import flatten, is_matrix, nest
+from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
 from scalingnote_jax.train.loop import Stage, fit, read_metrics
 from scalingnote_jax.train.optim import learning_rate
 from scalingnote_jax.train.prepare import Prepared, Schedule
 from scalingnote_jax.train.state import TrainState, split_frozen
-from scalingnote_jax.train.step import _update
+from scalingnote_jax.train.step import update
 
 STEPS = 12
 AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
@@ -49,7 +49,7 @@ def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
         loss = jnp.square(error).mean() + jnp.where(state.step == poison_at, jnp.nan, 0.0)
         return loss, {"loss": (loss * 8, jnp.float32(8))}
 
-    return _update(state, loss_fn, batch, tx, rows, parts=1)
+    return update(state, loss_fn, batch, tx, rows, parts=1)
 
 
 def make_stage(
@@ -178,21 +178,6 @@ def test_freezing_by_path():
         split_frozen("x", params, ("nothing-like-it",))
     with pytest.raises(UserError, match="freezes every parameter"):
         split_frozen("x", params, (".",))
-
-
-def test_learning_rate_by_hand():
-    rate = learning_rate(OptimConfig(learning_rate=1.0, warmup="20%", schedule="linear"), 10)
-    # Two steps of warm-up from 1/3, the peak at step 2, then down to zero in 8 steps.
-    assert [float(rate(s)) for s in (0, 1, 2, 6, 10)] == pytest.approx(
-        [1 / 3, 2 / 3, 1.0, 0.5, 0.0]
-    )
-
-
-def test_decay_is_for_matrices():
-    assert is_matrix("query/body/layers/q", 4)
-    assert not is_matrix("query/body/layers/norm", 2)  # [layers, E]: a vector per layer
-    assert is_matrix("query/projection", 2)
-    assert not is_matrix("log_scale", 0)
 
 
 def test_flat_and_nested():

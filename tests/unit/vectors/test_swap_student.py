@@ -51,12 +51,12 @@ def stranger(finished: Path, tiny_config: Path, tmp_path_factory: pytest.TempPat
     """A workdir whose teacher, and so its student, began from another seed."""
     workdir = tmp_path_factory.mktemp("stranger") / "work"
     shutil.copytree(finished / "data", workdir / "data")
-    short = [f"--{stage}.duration=2 steps" for stage in ("train", "distill")]
     for verb in ("train", "distill"):
-        assert main([verb, str(tiny_config), f"--workdir={workdir}", "--seed=1", *short]) == 0
+        assert main([verb, str(tiny_config), f"--workdir={workdir}", "--seed=1"]) == 0
     return workdir
 
 
+@pytest.mark.slow
 def test_the_checkpoint_names_its_teacher_and_its_tower(finished: Path, narrow: Path) -> None:
     own, other = (Student.read(workdir / "student", "distill") for workdir in (finished, narrow))
     assert own.teacher == other.teacher == output_of(finished / "teacher", "train")
@@ -64,6 +64,7 @@ def test_the_checkpoint_names_its_teacher_and_its_tower(finished: Path, narrow: 
     assert (other.tower.shape.hidden_size, other.tower.shape.num_layers) == (16, 2)
 
 
+@pytest.mark.slow
 def test_two_students_share_an_index(
     finished: Path, narrow: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_two_students_share_an_index(
     assert hashes(finished / "index") == before
 
 
+@pytest.mark.slow
 def test_a_student_is_copied_into_another_workdir(
     finished: Path, narrow: Path, narrow_config: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_workdir_that_only_answers_needs_no_teacher(finished: Path, tmp_path: 
     assert found == scalingnote_jax.Searcher.open(finished).search(TEXTS)
 
 
+@pytest.mark.slow
 def test_a_student_of_another_teacher_is_refused(
     finished: Path,
     stranger: Path,

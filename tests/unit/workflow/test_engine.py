@@ -4,6 +4,7 @@ config, for every step of the method.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scalingnote_jax.config import Config, DecoderShape, TowerConfig, TowersConf
 from scalingnote_jax.config.neutral import is_neutral
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.run import tasks
 from scalingnote_jax.workflow.engine import (
     Made,
@@ -133,7 +135,8 @@ def test_what_is_not_declared_cannot_be_read(name: str) -> None:
         ("train", "distill.normalise", False),  # a start that is fitted has no part in stage 2
         ("refine", "eval.exact.storage", True),  # the search for its hard negatives
         ("refine", "mine.rounds", False),
-        ("index", "eval.depth", False),
+        ("index", "eval.depth", True),  # it is tuned for so many documents
+        ("index", "eval.systems", False),
         ("distill", "refine.temperature", False),
     ],
 )
@@ -209,3 +212,61 @@ def test_neutral_fields_are_fields() -> None:
         neutral
     )
     assert not {"train.batch_size", "train.accumulate", "seed", "eval.exact.storage"} & set(neutral)
+
+
+def damage_size(path: Path) -> None:
+    path.write_text("2 and more")
+
+
+def damage_content(path: Path) -> None:
+    path.write_text("3")
+
+
+def damage_all(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [damage_size, damage_content, damage_all])
+def test_what_was_damaged_is_made_again(
+    harm: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs: list[int] = []
+    task, mesh = Task(small_step(runs), tmp_path / "own", Workdir(tmp_path)), make_mesh(CONFIG.mesh)
+    run_task(task, Small(), mesh)
+    harm(tmp_path / "own" / "made")
+    assert not task.is_done(Small())
+    with pytest.raises(UserError, match=r"made .*; run `scalingnote small` again"):
+        _ = task.whole_output
+    run_task(task, Small(), mesh)
+    assert (runs, (tmp_path / "own" / "made").read_text()) == ([2, 2], "2")
+    assert "small: made again" in capsys.readouterr().err
+    assert task.is_done(Small())
+
+
+def test_a_copy_with_other_times_is_whole(tmp_path: Path) -> None:
+    runs: list[int] = []
+    task, mesh = Task(small_step(runs), tmp_path / "own", Workdir(tmp_path)), make_mesh(CONFIG.mesh)
+    run_task(task, Small(), mesh)
+    os.utime(tmp_path / "own" / "made", ns=(0, 0))
+    assert task.is_done(Small())
+
+
+def test_a_foreign_file_matters_only_where_it_would_be_read(tmp_path: Path) -> None:
+    mesh = make_mesh(CONFIG.mesh)
+    for exclusive in (False, True):
+        task = Task(
+            small_step([], exclusive=exclusive), tmp_path / str(exclusive), Workdir(tmp_path)
+        )
+        run_task(task, Small(), mesh)
+        (task.folder / "note").write_text("x")
+        assert task.is_done(Small()) == (not exclusive)
+
+
+def test_it_is_run_again_when_that_is_asked_for(tmp_path: Path) -> None:
+    runs: list[int] = []
+    task, mesh = Task(small_step(runs), tmp_path / "own", Workdir(tmp_path)), make_mesh(CONFIG.mesh)
+    run_task(task, Small(), mesh)
+    run_task(task, Small(), mesh, overwrite=True)
+    assert runs == [2]
+    run_task(task, Small(), mesh, overwrite=True, again=True)
+    assert runs == [2, 2]

@@ -62,6 +62,7 @@ def test_a_workdir_or_a_folder_of_them(tmp_path: Path) -> None:
     assert workdirs(tmp_path / "a") == [tmp_path / "a"]
 
 
+@pytest.mark.slow
 def test_another_student_beside_the_same_teacher(
     finished: Path, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

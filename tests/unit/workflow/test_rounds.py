@@ -20,6 +20,7 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.mine import open_negatives
 from scalingnote_jax.vectors.store import VectorStore
@@ -149,6 +150,7 @@ def test_too_few_are_refused_in_one_line_and_leave_nothing(
     assert not (copy / "negatives").exists()
 
 
+@pytest.mark.slow
 def test_a_round_is_mined_from_the_teacher_before_it_and_trained_on(mined: Path, finished: Path):
     # The teacher that was there is the first round's, and was not trained again.
     assert made_at(mined / "rounds" / "0" / "teacher") == made_at(finished / "teacher")
@@ -161,6 +163,7 @@ def test_a_round_is_mined_from_the_teacher_before_it_and_trained_on(mined: Path,
     assert again[0] != losses(finished / "teacher")[0], "other documents in the first batch"
 
 
+@pytest.mark.slow
 def test_a_mined_document_stands_in_the_batch_at_its_place(mined: Path, tiny_config: Path):
     config, work = load_config(tiny_config), Workdir(mined)
     collection, found = Collection.open(work.data), open_negatives(work.negatives)
@@ -181,15 +184,17 @@ def test_a_mined_document_stands_in_the_batch_at_its_place(mined: Path, tiny_con
     assert hard > 4
 
 
+@pytest.mark.slow
 def test_what_is_done_is_skipped_and_only_what_depends_is_made_again(
     mined: Path, tmp_path: Path, scalingnote: Callable[..., int], capsys
 ):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
-    assert scalingnote("train", work, *ROUNDS) == 0
+    words = [word for word in ROUNDS if word != "--overwrite"]
+    assert scalingnote("train", work, *words) == 0
     assert capsys.readouterr().err.count("done already") == 3
     before = (work / "negatives" / "negatives.npz").read_bytes()
     shutil.rmtree(work / "negatives")
-    assert scalingnote("train", work, *ROUNDS) == 0
+    assert scalingnote("train", work, *words) == 0
     assert (work / "negatives" / "negatives.npz").read_bytes() == before
     assert capsys.readouterr().err.count("done already") == 2, "the same negatives as before"
     teachers = [work / "rounds" / "0" / "teacher", work / "teacher"]
@@ -200,6 +205,7 @@ def test_what_is_done_is_skipped_and_only_what_depends_is_made_again(
     assert new[1] != old[1]
 
 
+@pytest.mark.slow
 def test_a_killed_round_goes_on(mined: Path, tmp_path: Path, scalingnote: Callable[..., int]):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
     (work / "teacher" / "done.json").unlink()
@@ -211,6 +217,7 @@ def test_a_killed_round_goes_on(mined: Path, tmp_path: Path, scalingnote: Callab
     assert losses(work / "teacher") == losses(mined / "teacher")
 
 
+@pytest.mark.slow
 def test_a_round_may_go_on_from_the_weights_before_it(
     copy: Path, mined: Path, tiny_config: Path, scalingnote: Callable[..., int]
 ):
@@ -226,15 +233,19 @@ def test_a_round_may_go_on_from_the_weights_before_it(
     np.testing.assert_array_equal(start["doc/projection"], trained.params["projection"])
 
 
-def test_damaged_negatives_are_named(mined: Path, tmp_path: Path, scalingnote, capsys):
+@pytest.mark.slow
+def test_damaged_negatives_are_named_and_made_again(
+    mined: Path, tmp_path: Path, scalingnote, capsys
+):
     work = Path(shutil.copytree(mined, tmp_path / "work"))
     path = work / "negatives" / "negatives.npz"
-    content = bytearray(path.read_bytes())
-    content[100] ^= 0xFF
-    path.write_bytes(content)
-    (work / "teacher" / "done.json").unlink()
-    assert scalingnote("train", work, *ROUNDS) == 2
-    assert "negatives.npz: damaged" in capsys.readouterr().err
+    before = path.read_bytes()
+    path.write_bytes(before[:100] + bytes([before[100] ^ 0xFF]) + before[101:])
+    with pytest.raises(UserError, match=r"negatives\.npz: damaged"):
+        open_negatives(path.parent)
+    assert scalingnote("mine", work, *(word for word in ROUNDS if word != "--overwrite")) == 0
+    assert "negatives.npz has changed" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_negatives_of_other_queries_are_not_trained_on(finished: Path, tiny_config: Path):

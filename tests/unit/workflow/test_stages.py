@@ -51,6 +51,7 @@ def collection(workdir: Workdir) -> Collection:
     return Collection.open(workdir.data)
 
 
+@pytest.mark.slow
 def test_one_compile_per_batch_shape(config, collection, workdir, monkeypatch):
     traces = []
 
