@@ -16,11 +16,11 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import TowersConfig, TrainConfig
-from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens, Part
+from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
-from scalingnote_jax.data.packing import texts_per_row
+from scalingnote_jax.data.packing import Part, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
@@ -289,7 +289,6 @@ def train(
     place: Place,
 ) -> TrainState:
     """Runs stage 1 to its end, from the newest checkpoint if there is one."""
-    documents = cfg.batch_size * (1 + cfg.negatives_per_query)
-    devices = f"over {place.mesh.size} devices"
-    say(f"train: {cfg.batch_size} queries × {documents} documents a step {devices}")
+    size, group, devices = cfg.batch_size, 1 + cfg.negatives_per_query, place.mesh.size
+    say(f"train: {size} queries × {size * group} documents a step over {devices} devices")
     return fit(build(cfg, teacher, seed, pairs, start, place))

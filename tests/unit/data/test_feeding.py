@@ -13,6 +13,7 @@ from pair_batches import pair_batches
 
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.data.batches import TextSampler
+from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
@@ -70,7 +71,7 @@ def test_packed_documents_are_found_where_the_mesh_puts_them(processes: int) -> 
         seen = []
         for batch in batches:
             for doc, slot in zip(batch["doc_ids"].ravel(), batch["doc_slots"].ravel(), strict=True):
-                row, number = divmod(int(slot), 16 // 4)
+                row, number = divmod(int(slot), texts_per_row(16))
                 text = tokens[row][segments[row] == number + 1]
                 assert text.tolist() == [doc + 1] * (1 + doc % 7)
                 seen.append((row, number))

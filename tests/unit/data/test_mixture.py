@@ -248,7 +248,8 @@ def test_stage_1_of_a_config_with_a_mixture(tiny_config: Path, tmp_path: Path) -
     """From the words of the command to the batches that the towers get."""
     beir = tiny_config.parent / "beir"
     words = ["--train.mixture_weights=1,3", "--train.single_collection_batches=true"]
-    config = load_config(tiny_config, [f"--data.mixture=one={beir},two={beir}", *words])
+    words += [f"--data.mixture=one={beir},two={beir}", "--data.path="]
+    config = load_config(tiny_config, words)
     work = Workdir(tmp_path / "work")
     build_dataset(config.data, work.data)
     stage = first_stage(config, Collection.open(work.data), work, make_mesh(config.mesh))

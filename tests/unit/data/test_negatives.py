@@ -280,7 +280,7 @@ def test_more_mined_than_wanted_take_turns() -> None:
 
 def test_a_batch_with_mined_documents_is_the_same_on_any_number_of_processes() -> None:
     whole = sampler(2)
-    parts = [sampler(2, process_index=i, process_count=2) for i in range(2)]
+    parts = [sampler(2, index=i, count=2) for i in range(2)]
     for step in (0, 3, 5):
         slices = [part.batch(step) for part in parts]
         for name, expected in whole.batch(step).items():
