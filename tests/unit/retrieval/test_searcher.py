@@ -11,12 +11,13 @@ import pytest
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
+from scalingnote_jax.config import DataConfig
 from scalingnote_jax.data.collection import Collection, StoredRows
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.latency import Asked, time_each, time_searcher
 from scalingnote_jax.retrieval.scann_index import ScannIndex
-from scalingnote_jax.retrieval.searcher import Hit, Searcher
+from scalingnote_jax.retrieval.searcher import Hit, Model, Searcher
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.retrieval.updates import IndexUpdate
 from scalingnote_jax.vectors.store import VectorStore
@@ -97,6 +98,30 @@ def test_documents_in_each_of_their_forms(searcher: Searcher) -> None:
     both = [{"title": "t", "text": "some text"}, {"_id": "x", "title": None, "text": "some text"}]
     np.testing.assert_array_equal(encode(both), encode([("t", "some text"), "some text"]))
     np.testing.assert_array_equal(encode(both[0]), encode(both[:1]))
+
+
+def test_texts_get_the_prompt_of_their_collection(searcher: Searcher) -> None:
+    encoder = searcher.model.query_encoder
+    data = DataConfig(
+        source="beir",
+        mixture=("a=/x", "b=/y"),
+        query_prompts=("a=amber ",),
+        doc_prompts=("b=basin ",),
+    )
+    model = Model("student", lambda: encoder, lambda: encoder, data)
+
+    def vectors(*texts: Any) -> np.ndarray:
+        return encoder.unit(encoder.encode(list(texts)))
+
+    np.testing.assert_array_equal(model.encode_queries("topic3", "a"), vectors("amber topic3"))
+    np.testing.assert_array_equal(model.encode_queries("topic3", "b"), vectors("topic3"))
+    documents = model.encode_documents([("title", "topic3"), ("title", " ")], "b")
+    np.testing.assert_array_equal(documents, vectors(("title", "basin topic3"), ("title", " ")))
+    said = "collection: none, and --data.query_prompts differs between them; expected one of a, b"
+    with pytest.raises(UserError, match=said):
+        Searcher(model, searcher.index, searcher.store).search("topic3")
+    found = Searcher(model, searcher.index, searcher.store).search("topic3", 3, "b")
+    assert [hit.id for hit in found[0]] == [hit.id for hit in searcher.search("topic3", 3)[0]]
 
 
 @pytest.mark.parametrize(
