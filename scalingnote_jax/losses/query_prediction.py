@@ -47,8 +47,8 @@ def generative_loss(
     """
 
     def likelihood(params: dict[str, Any], texts: tuple[Any, ...]) -> jax.Array:
-        *pair, keys = texts
-        return tower.log_likelihood(params, *pair, rows, keys)
+        vectors, tokens, mask, keys = texts
+        return tower.log_likelihood(params, vectors, tokens, mask, rows, keys)
 
     texts = (doc_raw, query_tokens, query_mask, keys)
     return -in_chunks(likelihood, params, texts, rows, chunks=chunks).sum()

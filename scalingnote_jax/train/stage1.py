@@ -98,7 +98,7 @@ def contrastive_step(
             metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)
         elif cfg.title_prediction == "generative":
             pairs = doc_raw[:, 0], batch["query_tokens"], batch["query_mask"]
-            given = {"chunks": cfg.encode_chunks, "keys": batch.get("predicted_keys")}
+            given: Any = {"chunks": cfg.encode_chunks, "keys": batch.get("predicted_keys")}
             predicted = generative_loss(doc_tower, doc_params, *pairs, rows, **given)
             metrics["title_loss"] = (predicted, count)
         if "title_loss" in metrics:
