@@ -64,3 +64,8 @@ def test_the_step_of_stage_1_drops_there_too() -> None:
     _, metrics = jax.jit(lambda s, b: contrastive_step(s, b, seed=SEED, **static))(state, batch)
     vectors = TOWER.apply(params, tokens, mask, keys=keys(1))
     assert float(metrics["title_loss"][0]) == pytest.approx(predicted(vectors, keys(2)), rel=1e-4)
+
+
+def test_without_dropout_there_are_no_keys() -> None:
+    assert dropout_keys("k", define(DECODER), (SEED,), jnp.int32(0), (ROWS,)) == {}
+    assert dropout_keys("k", TOWER, (SEED,), jnp.int32(0), (ROWS, 2))["k"].shape == (ROWS, 2)

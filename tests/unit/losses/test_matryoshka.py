@@ -75,6 +75,7 @@ def test_sizes_rise_to_the_whole_vector(tiny_config: Path) -> None:
         with pytest.raises(UserError, match=r"train\.matryoshka: .*the last 16 \(D\)"):
             stage1.program(wrong.train, wrong.teacher, wrong.seed, mesh, 10)
     check_sizes("x", (4, 16), 16)
+    check_sizes("x", (4, 8, 16), 16)
     check_sizes("x", (), 16)
 
 

@@ -23,19 +23,25 @@ from scalingnote_jax.train.state import make_state
 ROWS, DIM, BEST = 8, 16, 3
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_the_mean_of_the_parts_by_hand(parts: int) -> None:
-    """Of w·x, mean over the rows: the gradient is the mean of x, and of the shared numbers."""
+@pytest.mark.parametrize(
+    ("parts", "of_squares"),
+    # Rows 0 to 7 have a mean of 3.5; every second one 3 or 4; every fourth one 2, 3, 4 or 5
+    [(1, 3.5**2), (2, (3**2 + 4**2) / 2), (4, (2**2 + 3**2 + 4**2 + 5**2) / 4)],
+)
+def test_the_mean_of_the_parts_by_hand(parts: int, of_squares: float) -> None:
+    """Of w·x, mean over the rows, and of half the square of u times a part's own mean."""
 
     def loss(params: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
         each = params["w"] * batch["x"] + (params["v"] * batch["all"]).sum()
-        return each.mean(), {"loss": (each.sum(), jnp.float32(len(each)))}
+        own = jnp.square(params["u"] * batch["x"].mean()) / 2
+        return each.mean() + own, {"loss": (each.sum(), jnp.float32(len(each)))}
 
-    params = {"w": jnp.float32(2.0), "v": jnp.ones(3)}
+    params = {"w": jnp.float32(2.0), "v": jnp.ones(3), "u": jnp.float32(1.0)}
     batch = {"x": jnp.arange(8.0), "all": jnp.array([1.0, 2.0, 5.0])}
     given = {"parts": parts, "shared": ("all",)}
     grads, metrics = jax.jit(lambda: accumulated_grad(loss, params, batch, None, **given))()
     assert grads["w"] == pytest.approx(3.5)
+    assert grads["u"] == pytest.approx(of_squares)
     np.testing.assert_allclose(grads["v"], [1.0, 2.0, 5.0], rtol=1e-6)
     assert metrics["loss"] == (pytest.approx(8 * (7.0 + 8.0)), 8.0)
 
@@ -85,3 +91,6 @@ def test_stage_2_in_parts_is_the_whole_batch(devices: int) -> None:
     for name in ("loss", "kl", "margin_error", "rank_loss", "cosine"):
         means = [float(m[name][0] / m[name][1]) for m in (metrics, expected)]
         assert means[0] == pytest.approx(means[1], rel=1e-5), name
+    total, count = metrics["grad_norm"]
+    length = np.sqrt(sum(np.square(x).sum() for x in whole.values()))
+    assert total / count == pytest.approx(float(length), rel=1e-4)

@@ -91,6 +91,11 @@ def test_learning_rate_by_hand(schedule: Any, expected: list[float]) -> None:
     assert [float(rate(s)) for s in (0, 1, 2, 6, 10)] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_warm_up_up_to_the_last_step() -> None:
+    rate = learning_rate(OptimConfig(learning_rate=1.0, warmup="2 steps", schedule="linear"), 3)
+    assert [float(rate(s)) for s in range(4)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.0], abs=1e-6)
+
+
 def test_the_rate_of_a_step_is_the_schedules() -> None:
     cfg = OptimConfig(learning_rate=0.1, weight_decay=0.0, warmup="1 steps", schedule="linear")
     tx, params = make_optimizer(cfg, 3, AXES), {"w": jnp.zeros((1, 1)), "b": jnp.zeros(1)}
