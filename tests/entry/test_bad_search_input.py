@@ -62,13 +62,13 @@ def test_a_run_file_is_refused_before_anything_is_encoded(
     assert not list(copy.glob("*.partial"))
 
 
-def test_a_negative_grade_names_its_line(
+def test_a_grade_that_is_none_names_its_line(
     beir_folder: Path, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (beir_folder / "qrels" / "test.tsv").open("a") as file:
-        file.write("q0-1\td5-0\t-1\n")
+        file.write("q0-1\td5-0\thigh\n")
     words = ["data", str(tiny_config), f"--workdir={tmp_path / 'w'}", f"--data.path={beir_folder}"]
-    assert "test.tsv:22: the score -1" in error_of(words, capsys)
+    assert "test.tsv:22: the score 'high'" in error_of(words, capsys)
 
 
 def other_scann(work: Path) -> None:
