@@ -118,7 +118,7 @@ def test_a_config_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     ("word", "says"),
     [
         ("--train.temperature=0", "--train.temperature: 0.0; expected above 0"),
-        ("--data.source=beir", "--data.path: '' is not a folder"),
+        ("--data.packages=none_such", "--data.packages"),
     ],
 )
 def test_a_refusal_is_quick(tmp_path: Path, word: str, says: str) -> None:

@@ -120,11 +120,9 @@ def test_every_row_can_be_repeated_by_hand_and_a_run_comes_back_as_it_went_out(
     assert "other.trec:1: unknown document" in capsys.readouterr().err
 
 
-def test_a_negative_grade_is_refused_when_the_data_is_built(
-    beir_folder: Path, tmp_path: Path
-) -> None:
+def test_a_negative_grade_counts_as_not_relevant(beir_folder: Path, tmp_path: Path) -> None:
     with (beir_folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q0-1\td5-0\t-1\n")
-    with pytest.raises(UserError, match=r"test\.tsv:22: the score -1; expected a score from 0"):
-        build_dataset(DataConfig(source="beir", path=str(beir_folder)), tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    build_dataset(DataConfig(source="beir", path=str(beir_folder)), tmp_path / "data")
+    grades = Collection.open(tmp_path / "data").qrels("test")["q0-1"]
+    assert grades == {"d0-0": 2, "d5-0": 0}
