@@ -182,8 +182,9 @@ def test_processes_agree_on_packed_rows(config: Config, workdir: Workdir) -> Non
     whole = pair_sampler(packed, collection, workdir, mesh)
     parts = [pair_sampler(packed, collection, workdir, mesh) for _ in range(2)]
     for i, sampler in enumerate(parts):
-        sampler._process, sampler._slices = i, [slice(0, 16), slice(16, 32)]
-        sampler._own_rows = None  # its mesh is one process
+        # Its mesh is one process
+        sampler._part = replace(sampler._part, index=i, count=2, own_rows=None)
+        sampler._slices = [slice(0, 16), slice(16, 32)]
     batch, halves = whole.batch(0), [sampler.batch(0) for sampler in parts]
     assert halves[0]["doc_tokens"].shape == halves[1]["doc_tokens"].shape
     joined = {name: np.concatenate([half[name] for half in halves]) for name in batch}
