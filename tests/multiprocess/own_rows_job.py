@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from run_parts import encoder as encoder_of
 
 from scalingnote_jax.config import ExactConfig, MeshConfig
 from scalingnote_jax.config.values import read_workdir_config
@@ -72,6 +71,8 @@ def searching(mesh: Mesh) -> dict[str, list]:
 
 def encoding(mesh: Mesh, workdir: Workdir) -> list[list[float]]:
     """Unit vectors of the corpus by the teacher of the workdir."""
+    from run_parts import encoder as encoder_of  # touches devices: after `start`
+
     encoder = encoder_of(read_workdir_config(workdir.root), workdir, "teacher", "doc", mesh)
     documents = Collection.open(workdir.data).documents
     return unit_rows(encoder.encode([(d.title, d.text) for d in documents])).tolist()
