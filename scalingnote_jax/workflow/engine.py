@@ -31,6 +31,7 @@ from scalingnote_jax.workflow.workdir import (
     mark_done,
     output_of,
     read_done,
+    was_made_from,
 )
 
 
@@ -215,7 +216,7 @@ class Task:
 
     def is_done(self, config: Any) -> bool:
         """Whether it was finished from just these inputs, and all that it made is there."""
-        return is_done(self.folder, self.inputs(config)) and not self.damage
+        return is_done(self.folder, self.inputs(config), self.step.exclusive)
 
     @property
     def damage(self) -> str:
@@ -255,14 +256,14 @@ def run_task(
         move_over(task.earlier, folder, inputs)
         take_over(folder, inputs, task.workdir, reuse)
     mesh_lib.barrier(f"{step.verb} may be there")
-    done, damaged = is_done(folder, inputs), task.damage
+    there, damaged = was_made_from(folder, inputs), task.damage
     mesh_lib.barrier(f"{step.verb} starts")
-    if done and not damaged and not again:
+    if there and not damaged and not again:
         say(f"{step.verb}: done already, nothing that it is made from has changed")
         return
-    if done and damaged:
+    if there and damaged:
         say(f"{step.verb}: made again, as in {folder} {damaged}")
-    if first and step.resumes and (overwrite or done):
+    if first and step.resumes and (overwrite or there):
         clear(folder)  # the other steps replace their folder when they have made the new one
     mesh_lib.barrier(f"{step.verb} may write")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.workflow.artefact import MANIFEST, partial_folder, put_in_place
-from scalingnote_jax.workflow.workdir import Workdir, clear, damage, is_done
+from scalingnote_jax.workflow.workdir import Workdir, clear, is_done
 
 # Folder of a step → whose vectors go with it. They say themselves what they were made from, so too
 # many would do no harm.
@@ -46,7 +46,7 @@ def take_over(folder: Path, inputs: str, workdir: Workdir, others: Sequence[Path
         return
     elsewhere = (other for other in others if other.resolve() != workdir.root.resolve())
     places = (p for other in elsewhere for p in _places(other, folder.relative_to(workdir.root)))
-    found = next((p for p in places if is_done(p, inputs) and not damage(p)), None)
+    found = next((place for place in places if is_done(place, inputs)), None)
     if found is None:
         return
     for vectors in _vectors(found):
@@ -59,12 +59,7 @@ def move_over(earlier: Path | None, folder: Path, inputs: str) -> None:
     """Moves a step that was finished from `inputs` from `earlier`, with the vectors of its tower,
     unless `folder` has it: rounds that are added do not make what is there again.
     """
-    if (
-        earlier is None
-        or is_done(folder, inputs)
-        or not is_done(earlier, inputs)
-        or damage(earlier)
-    ):
+    if earlier is None or is_done(folder, inputs) or not is_done(earlier, inputs):
         return
     for old in (*_vectors(earlier), earlier):
         new = folder.parent / old.relative_to(earlier.parent)

@@ -85,10 +85,17 @@ def read_done(folder: Path) -> dict[str, Any] | None:
         ) from e
 
 
-def is_done(folder: Path, inputs: str) -> bool:
-    """Whether the step in `folder` was finished from just these inputs."""
+def was_made_from(folder: Path, inputs: str) -> bool:
+    """Whether the step in `folder` was finished from just these inputs, whole or not any more."""
     done = read_done(folder)
     return done is not None and done["inputs"] == inputs
+
+
+def is_done(folder: Path, inputs: str, exclusive: bool = False) -> bool:
+    """Whether the step in `folder` was finished from just these inputs, and all that it made is
+    there; `exclusive` as for `damage`.
+    """
+    return was_made_from(folder, inputs) and not damage(folder, exclusive)
 
 
 def mark_done(
@@ -121,9 +128,10 @@ def damage(folder: Path, exclusive: bool = False) -> str:
         path = folder / name
         if not path.is_file():
             return f"{name} is gone"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes of {size}"
-        if path.stat().st_mtime_ns != time and file_hash(path) != sha256:
+        size_now, time_now = _stamp(path)
+        if size_now != size:
+            return f"{name} has {size_now} bytes of {size}"
+        if time_now != time and file_hash(path) != sha256:
             return f"{name} has changed"
     foreign = [name for name in _files(folder) if name not in files] if exclusive else []
     return f"{foreign[0]} was not written by the step" if foreign else ""
