@@ -9,14 +9,12 @@ is a teacher, and used where there is none. Not for reading checkpoints.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import jax
 import numpy as np
 from flax import traverse_util
 
-from scalingnote_jax.config import BertShape, TextConfig, TowerConfig
+from scalingnote_jax.config import BertShape, TowerConfig
+from scalingnote_jax.config.student import follows_teacher
 from scalingnote_jax.config.towers import ENDS, FIRST, Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Tree
@@ -45,24 +43,8 @@ def student_config(student: TowerConfig, teacher: TowerConfig) -> TowerConfig:
     """
     if not student.weights.startswith("teacher:"):
         return student
-    if not is_from_teacher(student):
-        known = f"{FIRST!r} or {ENDS!r}"
-        raise bad_input("--distill.student.weights", repr(student.weights), known, "choose one")
     shape = tower_def(teacher, "teacher.query").shape
-    follows: dict[str, Any] = {
-        "shape": shape,
-        "tokenizer": teacher.tokenizer or teacher.weights,
-        "pooling": teacher.pooling,
-        "bidirectional": teacher.bidirectional,
-        "projection": teacher.projection,
-    }
-    for name, value in follows.items():
-        given = getattr(student, name)
-        if given not in (getattr(TowerConfig(), name), value):
-            expected = f"{value}, as in the teacher's query tower"
-            raise bad_input(f"--distill.student.{name}", str(given), expected, "leave it out")
-    text = teacher.text if student.text == TextConfig() else student.text
-    cfg = replace(student, text=text, **follows)
+    cfg = follows_teacher(student, teacher, shape)
     _check_kinds(cfg, shape, tower_def(cfg, "distill.student").shape)
     return cfg
 

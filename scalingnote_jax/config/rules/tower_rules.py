@@ -12,11 +12,11 @@ from scalingnote_jax.config import (
     DecoderShape,
     LoraConfig,
     ModernBertShape,
-    TextConfig,
     TowerConfig,
 )
 from scalingnote_jax.config.check_fields import check_fields
 from scalingnote_jax.config.forms.prompt import MARKER, last_words
+from scalingnote_jax.config.student import follows_teacher
 from scalingnote_jax.config.towers import ENDS, FIRST, NO_LAYERS, Shape
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
@@ -216,23 +216,8 @@ def _check_student(config: Config) -> None:
             given, fix = f"student vectors of D = {ours}", f"set it to {theirs}"
             raise bad_input(f"--{where}.projection", given, f"the teacher's {theirs}", fix)
         return
-    if student.weights not in (FIRST, ENDS):
-        known = f"{FIRST!r} or {ENDS!r}"
-        raise bad_input(f"--{where}.weights", repr(student.weights), known, "choose one")
-    follows = {
-        "shape": student.shape if teacher.shape is None else teacher.shape,
-        "tokenizer": teacher.tokenizer or teacher.weights,
-        "pooling": teacher.pooling,
-        "bidirectional": teacher.bidirectional,
-        "projection": teacher.projection,
-    }
-    for name, value in follows.items():
-        given = getattr(student, name)
-        if given not in (getattr(TowerConfig(), name), value):
-            expected = f"{value}, as in the teacher's query tower"
-            raise bad_input(f"--{where}.{name}", str(given), expected, "leave it out")
-    text = teacher.text if student.text == TextConfig() else student.text
-    _check_words(replace(student, pooling=teacher.pooling, text=text), where)
+    shape = student.shape if teacher.shape is None else teacher.shape
+    _check_words(follows_teacher(student, teacher, shape), where)
 
 
 TOWER_RULES = (_check_teacher, _check_student)
