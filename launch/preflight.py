@@ -32,7 +32,7 @@ from scalingnote_jax.devices.job import find_job
 from scalingnote_jax.devices.rendezvous import Arrival, meet
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hashing import content_hash, file_hash
-from scalingnote_jax.train.prepare import check_batch
+from scalingnote_jax.startup import check_batches
 from scalingnote_jax.workflow.workdir import Workdir
 
 GIB = 2**30
@@ -202,11 +202,7 @@ def check_devices(config: Config) -> str:
         raise bad_input(
             "devices", _some(odd), f"{usual} as elsewhere", "look for a broken accelerator there"
         )
-    check_batch("train", config.train, mesh)
-    if config.stages.distills:
-        check_batch("distill", config.distill, mesh)
-    if config.stages.refines:
-        check_batch("refine", config.refine, mesh)
+    check_batches(config, mesh)
     sizes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     return f"{len(counts)} hosts, {len(devices)} × {devices[0].device_kind}, mesh {sizes}"
 

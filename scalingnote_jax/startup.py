@@ -130,19 +130,28 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     from scalingnote_jax.models.from_teacher import student_config
     from scalingnote_jax.models.pair import Towers
     from scalingnote_jax.models.tower import tower_def
-    from scalingnote_jax.train.prepare import check_batch
 
-    stages = config.stages
-    check_batch("train", config.train, mesh)
-    if stages.distills:
-        check_batch("distill", config.distill, mesh)
-    if stages.refines:
-        check_batch("refine", config.refine, mesh)
+    check_batches(config, mesh)
     Towers(config.teacher)
     check_own_head(config.train, config.teacher.doc)
-    if stages.distills:
+    if config.stages.distills:
         student = student_config(config.distill.student, config.teacher.query)
         tower_def(student, "distill.student")
+
+
+def check_batches(config: Config, mesh: Mesh) -> None:
+    """Whether the batches of all stages that there are can be split over the devices.
+
+    Raises:
+        UserError: one cannot.
+    """
+    from scalingnote_jax.train.prepare import check_batch
+
+    check_batch("train", config.train, mesh)
+    if config.stages.distills:
+        check_batch("distill", config.distill, mesh)
+    if config.stages.refines:
+        check_batch("refine", config.refine, mesh)
 
 
 def check_evaluation(config: Config) -> None:
