@@ -92,22 +92,7 @@ def _known(verb: str) -> str:
 
 
 def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
-    parser.add_argument("config", help=CONFIG_WORD)
-    parser.add_argument("--workdir", help="where everything is written (default: runs/NAME)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="do the step again, and what another config left"
-    )
-    parser.add_argument(
-        "--reuse", help="a workdir, or a folder of them: steps of theirs with the same inputs serve"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print mesh, shardings, bytes; write nothing"
-    )
-    parser.add_argument("--smoke", action="store_true", help="a tiny size: seconds on a CPU")
-    if verb == "encode":
-        parser.add_argument("--tower", default="teacher", help="teacher, student or untrained")
-        parser.add_argument("--side", default="doc", help="doc or query")
-    parser.epilog = OVERRIDES
+    _add_options(verb, parser)
     args, overrides = parser.parse_known_args(words)
     from scalingnote_jax.config.load import load_config
 
@@ -164,6 +149,26 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
         from scalingnote_jax.evaluate.report.result_table import print_table
 
         print_table(workdir)
+
+
+def _add_options(verb: str, parser: argparse.ArgumentParser) -> None:
+    """The options of a step."""
+    parser.add_argument("config", help=CONFIG_WORD)
+    parser.add_argument("--workdir", help="where everything is written (default: runs/NAME)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="do the step again, and what another config left"
+    )
+    parser.add_argument(
+        "--reuse", help="a workdir, or a folder of them: steps of theirs with the same inputs serve"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print mesh, shardings, bytes; write nothing"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny size: seconds on a CPU")
+    if verb == "encode":
+        parser.add_argument("--tower", default="teacher", help="teacher, student or untrained")
+        parser.add_argument("--side", default="doc", help="doc or query")
+    parser.epilog = OVERRIDES
 
 
 _OTHERS = {

@@ -27,7 +27,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.losses.distill import needs_documents, stage2_loss
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
-from scalingnote_jax.models.layers.params import Flat, flatten, nest
+from scalingnote_jax.models.layers.params import Flat, flatten
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
@@ -39,7 +39,7 @@ from scalingnote_jax.train.prepare import Prepared, Schedule, check_batch, make_
 from scalingnote_jax.train.probe import Probe, cone, encode_again, mean_unit
 from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
-from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, update
+from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, student_vectors, update
 from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
@@ -72,10 +72,7 @@ def distill_step(
     """
 
     def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
-        params = nest(trained | state.frozen)
-        student_raw = tower.apply(
-            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
-        )
+        student_raw = student_vectors(tower, state, trained, batch, rows)
         documents: tuple[jax.Array, ...] = ()
         ids = None
         if "top_emb" in batch:

@@ -26,7 +26,7 @@ from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.contrastive_form import OneWay
 from scalingnote_jax.losses.matryoshka import matryoshka
-from scalingnote_jax.models.layers.params import Flat, flatten, nest
+from scalingnote_jax.models.layers.params import Flat, flatten
 from scalingnote_jax.models.tower import TowerDef, normalise, tower_def
 from scalingnote_jax.text.contract import contract, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
@@ -35,7 +35,14 @@ from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import check_batch, make_schedule
 from scalingnote_jax.train.stage2 import Lesson, prepare_student, student_tokens
 from scalingnote_jax.train.state import TrainState
-from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
+from scalingnote_jax.train.step import (
+    Batch,
+    Metrics,
+    dropout_keys,
+    student_vectors,
+    unit_loss,
+    update,
+)
 from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.pairing import pairing_meta
@@ -68,10 +75,7 @@ def refine_step(
     """
 
     def loss_fn(trained: Flat, batch: Batch) -> tuple[jax.Array, Metrics]:
-        params = nest(trained | state.frozen)
-        student_raw = tower.apply(
-            params["student"], batch["tokens"], batch["mask"], rows, keys=batch.get("keys")
-        )
+        student_raw = student_vectors(tower, state, trained, batch, rows)
         loss = matryoshka(partial(refine_loss, cfg=cfg, batch=batch, rows=rows), matryoshka_sizes)
         total, sums = loss(student_raw, batch["teacher_raw"], batch["doc_emb"])
         count = jnp.float32(student_raw.shape[0])

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 
 from scalingnote_jax.losses.contrastive_form import ContrastiveSettings, contrastive_form
 from scalingnote_jax.losses.matryoshka import Loss
-from scalingnote_jax.models.layers.params import Flat
+from scalingnote_jax.models.layers.params import Flat, nest
 from scalingnote_jax.models.tower import TowerDef, normalise
 from scalingnote_jax.train.microbatch import accumulated_grad
 from scalingnote_jax.train.state import TrainState
@@ -49,6 +49,21 @@ def unit_loss(
     return lambda query_raw, doc_raw: loss(
         normalise(query_raw), normalise(doc_raw), **ids, scale=scale
     )
+
+
+def student_vectors(
+    tower: TowerDef, state: TrainState, trained: Flat, batch: Batch, rows: Sharding | None
+) -> jax.Array:
+    """[B, D], before the L2 norm, of the queries of a batch of stage 2 or 3.
+
+    Args:
+        state: its frozen parameters are used.
+        trained: parameters "student/…".
+        rows: on a mesh, where the rows of the batch lie.
+    """
+    params = nest(trained | state.frozen)
+    tokens, mask = batch["tokens"], batch["mask"]
+    return tower.apply(params["student"], tokens, mask, rows, keys=batch.get("keys"))
 
 
 def update(
