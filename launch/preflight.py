@@ -90,7 +90,7 @@ def probe(workdir: Path, min_free_gib: float) -> str:
             f"--workdir={workdir}",
             f"cannot be written ({e.strerror})",
             "a folder for every host to write to",
-            "mend its owner or its mount",
+            "correct its owner or its mount",
         ) from e
     if free_gib < min_free_gib:
         (workdir / name).unlink()

@@ -2,7 +2,7 @@
 ends. The same command goes on from there.
 
 With several processes JAX's own service spreads the news, so that all stop after the same step,
-whoever was told.
+whichever process got the signal.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from scalingnote_jax.vectors.encoder import jit_apply, unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 
 BEST = 10  # documents of which the student should find the teacher's
-MOST_DOCUMENTS = 100_000  # of a larger corpus so many, evenly spaced: else a probe were no trifle
+MOST_DOCUMENTS = 100_000  # of a larger corpus, evenly spaced: a probe must stay cheap
 _BLOCK = 65_536  # rows at a time
 
 

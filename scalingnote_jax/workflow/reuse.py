@@ -33,7 +33,9 @@ def workdirs(place: Path) -> list[Path]:
     found = [p.parent for p in (place / "config.json", *sorted(place.glob("*/config.json")))]
     found = [p for p in found if (p / "config.json").is_file()]
     if not found:
-        raise bad_input("--reuse", str(place), "a workdir, or a folder of workdirs", "mend it")
+        raise bad_input(
+            "--reuse", str(place), "a workdir, or a folder of workdirs", "check the path"
+        )
     return found
 
 

@@ -10,7 +10,7 @@
                               train=msmarco-passage/train/judged,test=msmarco-passage/trec-dl-2019
 
 A document's text is its field `text`, beside its `title`; where there is none, it is what the
-library holds to be the default text, title included. These datasets are not the user's to mend, so
+library takes for the default text, title included. Users cannot correct these datasets, so
 what collections of evaluation campaigns are known for is put right and said: grades below 0 (spam)
 count as 0, of two grades for one pair the higher one counts, and judgements of documents that are
 not in the corpus, then queries without a relevant document, are left out.
