@@ -18,7 +18,7 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.members import Mixing
 from scalingnote_jax.data.negatives import Negatives
 from scalingnote_jax.data.order import EpochPlans, check_sizes, epoch_order
-from scalingnote_jax.data.packing import fill, pack, texts_per_row
+from scalingnote_jax.data.packing import WHOLE, Part, packed
 from scalingnote_jax.data.relevance import Relevance, check_epoch
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
 
@@ -39,6 +39,28 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
+class PairTokens:
+    """Tokens of all queries and documents of a collection, each by its own tower's tokenizer, and
+    the lengths that batches are padded to.
+    """
+
+    queries: TokenTable
+    documents: TokenTable
+    query_buckets: tuple[int, ...]
+    doc_buckets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """How batches are made, as in `TrainConfig`."""
+
+    batch_size: int
+    negatives_per_query: int
+    bucket_window: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class _PairPlan:
     """An epoch: examples int64 [steps, B] and document rows int32 [examples, G]."""
 
@@ -49,55 +71,42 @@ class _PairPlan:
 class PairSampler:
     """Batches of queries, each with a relevant document and G - 1 others.
 
-    One example for each query of the split with a relevant document; every epoch draws one of its
-    relevant documents, and the others from its hard negatives if there are any, then from the
-    documents that are not known to be relevant.
+    One example for each query of the training split with a relevant document; every epoch draws one
+    of its relevant documents, and the others from its hard negatives if there are any, then from
+    the documents that are not known to be relevant.
 
     Attributes:
         steps_per_epoch: full batches; what is left over is dropped, another part each epoch.
-        num_examples: queries of the split with a relevant document.
+        num_examples: training queries with a relevant document.
     """
 
     def __init__(
         self,
         collection: Collection,
-        split: str,
-        query_tokens: TokenTable,
-        doc_tokens: TokenTable,
-        query_buckets: Sequence[int],
-        doc_buckets: Sequence[int],
-        batch_size: int,
-        negatives_per_query: int,
-        bucket_window: int,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
-        pack_rows_by: int = 0,
-        own_rows: Callable[[int], np.ndarray] | None = None,
+        tokens: PairTokens,
+        rules: BatchRules,
+        part: Part = WHOLE,
         mined: Negatives | None = None,
         mixing: Mixing | None = None,
     ):
         """
         Args:
-            pack_rows_by: packs documents into rows of the last bucket's length, as many rows in
-                each process as this divides; 0 pads each document instead.
-            own_rows: of so many packed rows of all processes, those that are to be this process's,
-                ascending; None: one run, in the order of the processes.
-            mined: hard negatives of the split's examples in this collection.
+            mined: hard negatives of the training split's examples in this collection.
             mixing: how batches are mixed of several collections; None: there is one.
 
         Raises:
             UserError: fewer examples than one batch, a batch that the processes cannot share, too
                 few documents to draw negatives from, or no query with a negative in its batch.
         """
-        assert len(query_tokens) == len(collection.query_ids), "tokens of other queries"
-        assert len(doc_tokens) == len(collection.doc_ids), "tokens of other documents"
-        self._query_tokens, self._doc_tokens = query_tokens, doc_tokens
-        self._query_buckets, self._doc_buckets = tuple(query_buckets), tuple(doc_buckets)
+        assert len(tokens.queries) == len(collection.query_ids), "tokens of other queries"
+        assert len(tokens.documents) == len(collection.doc_ids), "tokens of other documents"
+        self._query_tokens, self._doc_tokens = tokens.queries, tokens.documents
+        self._query_buckets, self._doc_buckets = tokens.query_buckets, tokens.doc_buckets
         self._query_groups, self._doc_groups = collection.query_groups, collection.doc_groups
-        self._relevance = Relevance(collection, split, mixing.members if mixing else None)
-        self._batch_size, self._window, self._seed = batch_size, bucket_window, seed
-        self._negatives, self._mined = negatives_per_query, None
+        self._relevance = Relevance(collection, "train", mixing.members if mixing else None)
+        batch_size, window = rules.batch_size, rules.bucket_window
+        self._batch_size, self._window, self._seed = batch_size, window, rules.seed
+        self._negatives, self._mined = rules.negatives_per_query, None
         if mined is not None:
             same = np.array_equal(mined.query_rows, self._relevance.query_rows)
             assert same, "hard negatives of other queries"
@@ -105,16 +114,15 @@ class PairSampler:
             known = self._relevance.is_known(np.arange(len(mined.doc_rows)), mined.doc_rows)
             self._mined = np.where(known, -1, mined.doc_rows)
         self.num_examples = len(self._relevance)
-        check_sizes("train", self.num_examples, batch_size, bucket_window, process_count)
+        check_sizes("train", self.num_examples, batch_size, window, part.count)
         self.steps_per_epoch = self.num_examples // batch_size
-        self._relevance.check_negatives(negatives_per_query)
+        self._relevance.check_negatives(rules.negatives_per_query)
         self._mixing = mixing
         if mixing:
             self._of_example = mixing.members.of_query[self._relevance.query_rows]
             mixing.check(self._of_example, batch_size)
-        self._process = process_index
-        self._slices = [_slice_of(batch_size, i, process_count) for i in range(process_count)]
-        self._pack_rows_by, self._own_rows = pack_rows_by, own_rows
+        self._slices = [_slice_of(batch_size, i, part.count) for i in range(part.count)]
+        self._part = part
         self._plans = EpochPlans(self._plan)
         first = self._plans[0]
         check_epoch("train", self._relevance, first.order, first.docs)
@@ -140,8 +148,8 @@ class PairSampler:
         examples, docs = self._chosen(step)
         queries = self._relevance.query_rows[examples]
         query_length = _bucket(self._query_tokens, queries, self._query_buckets)
-        documents = self._packed(docs) if self._pack_rows_by else self._padded(docs)
-        own = self._slices[self._process]
+        documents = self._documents(docs)
+        own = self._slices[self._part.index]
         examples, queries, docs = examples[own], queries[own], docs[own]
         query_tokens, query_mask = self._query_tokens.take(queries, query_length)
         return {
@@ -153,40 +161,16 @@ class PairSampler:
             "positive_ids": self._relevance.known_groups(examples),
         }
 
-    def _padded(self, docs: np.ndarray) -> Batch:
+    def _documents(self, docs: np.ndarray) -> Batch:
+        if self._part.pack_rows_by:
+            of_processes = [docs[rows] for rows in self._slices]
+            return packed(self._doc_tokens, of_processes, self._doc_buckets[-1], self._part)
         length = _bucket(self._doc_tokens, docs, self._doc_buckets)
-        own = docs[self._slices[self._process]]
+        own = docs[self._slices[self._part.index]]
         tokens, mask = self._doc_tokens.take(own, length)
         documents = {"doc_tokens": tokens, "doc_mask": mask}
         if (titles := self._doc_tokens.beginnings) is not None:
             _, documents["doc_beginnings"] = titles.take(own, length)
-        return documents
-
-    def _packed(self, docs: np.ndarray) -> Batch:
-        length = self._doc_buckets[-1]
-        per_row = texts_per_row(length)
-        lengths = self._doc_tokens.lengths
-        packings = [pack(lengths[docs[s].ravel()], length, per_row) for s in self._slices]
-        own = docs[self._slices[self._process]]
-        # All processes have as many rows; in steps, as each number is compiled.
-        usual = own.size * float(lengths.mean()) / length
-        by = self._pack_rows_by * max(1, int(usual / (_ROW_STEPS * self._pack_rows_by)))
-        num_rows = -(-max(p.num_rows for p in packings) // by) * by
-        packing = packings[self._process]
-        tokens, segments = fill(self._doc_tokens, own.ravel(), packing, num_rows, length)
-        if self._own_rows is None:
-            places = self._process * num_rows + np.arange(num_rows)
-        else:
-            places = self._own_rows(num_rows * len(self._slices))
-        slots = places[packing.rows] * per_row + packing.numbers - 1
-        documents = {
-            "doc_tokens": tokens,
-            "doc_segments": segments,
-            "doc_slots": slots.astype(np.int32).reshape(own.shape),
-        }
-        if (titles := self._doc_tokens.beginnings) is not None:
-            _, segments = fill(titles, own.ravel(), packing, num_rows, length)
-            documents["doc_beginnings"] = segments
         return documents
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +183,7 @@ class PairSampler:
         docs = self._relevance.draw(self._seed, epoch, self._negatives, self._mined)
         queries = self._relevance.query_rows
         sizes = np.searchsorted(self._query_buckets, self._query_tokens.lengths[queries])
-        if not self._pack_rows_by:  # packing is best among documents of all lengths
+        if not self._part.pack_rows_by:  # packing is best among documents of all lengths
             # By document first, which costs most, and by query where documents need the same.
             longest = self._doc_tokens.lengths[docs].max(axis=1)
             doc_sizes = np.searchsorted(self._doc_buckets, longest)

@@ -8,6 +8,7 @@ short, and their buckets fit.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,29 @@ import numpy as np
 from scalingnote_jax.text.tokens import TokenTable
 
 SHORT = 8  # tokens of a document; of still shorter ones a row is left with room
+
+_ROW_STEPS = 32  # rows of packed documents come in steps of this part of their usual number
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a process makes of each batch.
+
+    Attributes:
+        index, count: of the processes.
+        pack_rows_by: packs documents into rows of the last bucket's length, as many rows in each
+            process as this divides; 0 pads each document instead.
+        own_rows: of so many packed rows of all processes, those that are to be this process's,
+            ascending; None: one run, in the order of the processes.
+    """
+
+    index: int = 0
+    count: int = 1
+    pack_rows_by: int = 0
+    own_rows: Callable[[int], np.ndarray] | None = None
+
+
+WHOLE = Part()
 
 
 def texts_per_row(row_length: int) -> int:
@@ -79,3 +103,42 @@ def fill(
     tokens[target] = table.ids[np.repeat(table.offsets[texts], lengths) + within]
     segments[target] = np.repeat(packing.numbers, lengths)
     return tokens.reshape(num_rows, -1), segments.reshape(num_rows, -1)
+
+
+def packed(
+    table: TokenTable, of_processes: Sequence[np.ndarray], length: int, part: Part
+) -> dict[str, np.ndarray]:
+    """A process's documents of a batch, several in a row.
+
+    Args:
+        table: the documents' tokens.
+        of_processes: [b, G] int32 of each process, rows of the table.
+        length: of a packed row.
+
+    Returns:
+        doc_tokens and doc_segments [R, length] int32; doc_slots [b, G] int32, the place of each
+        document among all rows of all processes; and where the table knows the titles,
+        doc_beginnings, as doc_segments.
+    """
+    per_row, lengths, own = texts_per_row(length), table.lengths, of_processes[part.index]
+    packings = [pack(lengths[docs.ravel()], length, per_row) for docs in of_processes]
+    # All processes have as many rows; in steps, as each number is compiled.
+    usual = own.size * float(lengths.mean()) / length
+    by = part.pack_rows_by * max(1, int(usual / (_ROW_STEPS * part.pack_rows_by)))
+    num_rows = -(-max(p.num_rows for p in packings) // by) * by
+    packing = packings[part.index]
+    tokens, segments = fill(table, own.ravel(), packing, num_rows, length)
+    if part.own_rows is None:
+        places = part.index * num_rows + np.arange(num_rows)
+    else:
+        places = part.own_rows(num_rows * part.count)
+    slots = places[packing.rows] * per_row + packing.numbers - 1
+    documents = {
+        "doc_tokens": tokens,
+        "doc_segments": segments,
+        "doc_slots": slots.astype(np.int32).reshape(own.shape),
+    }
+    if table.beginnings is not None:
+        _, segments = fill(table.beginnings, own.ravel(), packing, num_rows, length)
+        documents["doc_beginnings"] = segments
+    return documents

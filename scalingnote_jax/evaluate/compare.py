@@ -25,6 +25,7 @@ from scalingnote_jax.systems import TEACHER, is_elsewhere, is_lexical, is_studen
 from scalingnote_jax.workflow.workdir import Workdir, output_of
 
 SEED = 0
+COUNTED = {"relevant_from": 1, "leave_out_own_id": False}  # and the defaults of older evaluations
 AGREE = 1e-9  # means that differ by less are equal
 AGAIN = "run `scalingnote eval` there again"
 
@@ -38,14 +39,14 @@ class Finished:
         own: fingerprint of the collection that it was trained on.
         rows: as "collections" in `metrics.json`; for a workdir that was tested on its own
             collection only, the rows of that.
-        relevant_from: the least grade that counted as relevant there.
+        counted: the options of the evaluation that decide what counts (`COUNTED`).
         values: (collection, system) → query id → the metric.
     """
 
     name: str
     own: str
     rows: list[dict[str, Any]]
-    relevant_from: int = 1
+    counted: dict[str, Any] = field(default_factory=dict)
     values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
 
@@ -95,8 +96,8 @@ def read(folder: str, metric: str) -> Finished:
     rows: dict[tuple[str, str], Any] = {}  # a collection with two names counts once
     for row in metrics["collections"] if crossed else _own_rows(metrics):
         rows.setdefault((row["fingerprint"], row["system"]), row)
-    least = int(metrics.get("relevant_from", 1))
-    found = Finished(folder, metrics["fingerprint"], list(rows.values()), least)
+    counted = {name: metrics.get(name, default) for name, default in COUNTED.items()}
+    found = Finished(folder, metrics["fingerprint"], list(rows.values()), counted)
     if not found.rows:
         given, fix = "no row of a system that is compared", f"add one to --eval.systems and {AGAIN}"
         raise bad_input(str(path), given, "bm25 or a trained system", fix)
@@ -165,10 +166,11 @@ def _check_queries(found: Sequence[Finished], metric: str) -> None:
     first: dict[str, tuple[Finished, set[str]]] = {}
     bm25: dict[str, float] = {}
     for one in found:
-        if one.relevant_from != found[0].relevant_from:
-            given = f"relevant from grade {one.relevant_from}"
-            expected = f"{found[0].relevant_from}, as in {found[0].name}"
-            raise bad_input(one.name, given, expected, "evaluate both alike: --eval.relevant_from")
+        for option, value in one.counted.items():
+            if value != found[0].counted[option]:
+                expected = f"{found[0].counted[option]}, as in {found[0].name}"
+                fix = f"evaluate both with the same --eval.{option}"
+                raise bad_input(one.name, f"evaluated with {option} = {value}", expected, fix)
         for row in one.rows:
             fingerprint, name = row["fingerprint"], row["tested_on"]
             queries = set(one.values[name, row["system"]])

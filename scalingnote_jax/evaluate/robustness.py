@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from scalingnote_jax.config import EvalConfig, ExactConfig
+from scalingnote_jax.config import DataConfig, EvalConfig, ExactConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.sources import Query
+from scalingnote_jax.data.sources.mixture import bare
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.evaluate.disturbances import KINDS, MERGED, Case, check_robustness, make_cases
 from scalingnote_jax.evaluate.metrics import cutoff_of, evaluate_run, without_own
@@ -63,7 +64,8 @@ def robustness(subject: Subject, encoders: Encoders) -> list[dict[str, Any]]:
         joined = _encode_added(encoders, cases) if any(s.query for s in names) else {}
         for system, name in names.items():
             if system.query is None:
-                runs = _lexical(collection, cases) if mesh_lib.first_process() else []
+                first = mesh_lib.first_process()
+                runs = _lexical(subject.data, collection, cases) if first else []
             else:
                 encoder = encoders.get(system.query, "query")
                 runs = _dense(cfg.exact, VectorStore.open(folder), encoder, cases, joined)
@@ -79,16 +81,18 @@ def robustness(subject: Subject, encoders: Encoders) -> list[dict[str, Any]]:
     )
 
 
-def _lexical(collection: Collection, cases: list[Case]) -> list[Run]:
-    """One index for all cases without added documents, one more for each with them."""
+def _lexical(data: DataConfig, collection: Collection, cases: list[Case]) -> list[Run]:
+    """One index for all cases without added documents, one more for each with them; as in its row,
+    without the prompts of a mixture.
+    """
     plain = [(i, case) for i, case in enumerate(cases) if not case.added]
-    asked = [Query(f"{i} {q.id}", q.text) for i, case in plain for q in case.queries]
-    found, _ = bm25_run(collection.documents, asked, cases[0].k)
+    asked = [Query(f"{i} {q.id}", q.text) for i, case in plain for q in bare(data, case.queries)]
+    found, _ = bm25_run(bare(data, collection.documents), asked, cases[0].k)
     runs = []
     for i, case in enumerate(cases):
         if case.added:
-            corpus = itertools.chain(collection.documents, case.added)
-            runs.append(bm25_run(corpus, case.queries, case.k)[0])
+            corpus = itertools.chain(bare(data, collection.documents), case.added)
+            runs.append(bm25_run(corpus, list(bare(data, case.queries)), case.k)[0])
         else:
             runs.append({q.id: found[f"{i} {q.id}"] for q in case.queries})
     return runs

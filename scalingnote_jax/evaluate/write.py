@@ -23,7 +23,7 @@ from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.evaluate.rows import Row, recall_cutoffs
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.retrieval.latency import device_name
-from scalingnote_jax.retrieval.scann_index import index_facts
+from scalingnote_jax.retrieval.scann_index import DEFAULT_K, index_facts
 from scalingnote_jax.systems import TEACHER, is_student
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
@@ -73,9 +73,8 @@ def write(
         "scores": {row.system: row.scores for row in rows if row.scores is not None},
         "worst": _worst(texts, relevant, queries, rows, singles, out, names[0], shipped),
     }
-    metrics: dict[str, Any] = {"dataset": subject.name, "rows": out, "shipped": shipped}
-    metrics |= {"fingerprint": collection.fingerprint, "retention": retention(out, shipped)}
-    metrics |= {"relevant_from": relevant_from, "latency_device": device_name()}
+    metrics = {"dataset": subject.name, "rows": out} | _about(subject, shipped)
+    metrics |= {"retention": retention(out, shipped)}
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = spread_examples(texts, relevant, queries, rows)
@@ -83,6 +82,19 @@ def write(
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     put_in_place(folder, workdir.eval)
     return metrics
+
+
+def _about(subject: Subject, shipped: str) -> dict[str, Any]:
+    """What the numbers are of."""
+    cfg, collection = subject.eval, subject.collection
+    return {
+        "shipped": shipped,
+        "fingerprint": collection.fingerprint,
+        "relevant_from": cfg.relevant_from,
+        "leave_out_own_id": cfg.leave_out_own_id,
+        "latency_device": device_name(),
+        "latency_k": min(DEFAULT_K, len(collection.doc_ids)),
+    }
 
 
 def _per_query(rows: list[Row], singles: list[PerQuery]) -> Iterator[dict[str, Any]]:

@@ -179,7 +179,7 @@ def _word(name: str, value: Any, known: bool) -> str:
     """`known`: whether the defaults have the field; of a section that may be absent they do not."""
     items = [_shown(item) for item in value] if isinstance(value, tuple) else [_shown(value)]
     if not known or (isinstance(value, tuple) and any("," in item or not item for item in items)):
-        said = value if isinstance(value, tuple) else items[0]
+        said = tuple(items) if isinstance(value, tuple) else value
         return f"# in the config file: {name} = {said!r}"
     return shlex.quote(f"--{name}={','.join(items)}")
 

@@ -33,6 +33,9 @@ class CollectionTexts(Mapping[str, Pair]):
     def __getitem__(self, doc_id: str) -> Pair:
         return self.many([doc_id])[0]
 
+    def __contains__(self, doc_id: object) -> bool:
+        return doc_id in self._rows  # a Mapping's own would read the record
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 

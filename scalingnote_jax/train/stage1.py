@@ -16,11 +16,11 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import TowersConfig, TrainConfig
-from scalingnote_jax.data.batches import PairSampler
+from scalingnote_jax.data.batches import BatchRules, PairSampler, PairTokens
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members, Mixing
 from scalingnote_jax.data.negatives import Negatives
-from scalingnote_jax.data.packing import texts_per_row
+from scalingnote_jax.data.packing import Part, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.losses.matryoshka import check_sizes, matryoshka
 from scalingnote_jax.losses.query_prediction import (
@@ -184,13 +184,7 @@ def pair_sampler(
     queries = (("", q.text) for q in collection.queries)
     documents = ((d.title, d.text) for d in collection.documents)
     key = collection.fingerprint
-    part, parts = mesh_lib.batch_part(mesh)
-    # What the rows of a process must be a multiple of, for the mesh and the chunks to split
-    rows = max(1, mesh_lib.batch_shards(mesh) // parts) * cfg.encode_chunks
-    mixing = cfg.mixture_weights, cfg.single_collection_batches
-    return PairSampler(
-        collection,
-        "train",
+    tables = PairTokens(
         token_table(queries, query, tower_tokenizer(query), tokens, f"{key}-queries"),
         token_table(
             documents,
@@ -202,17 +196,17 @@ def pair_sampler(
         ),
         query.text.buckets,
         doc.text.buckets,
-        cfg.batch_size,
-        cfg.negatives_per_query,
-        cfg.bucket_window,
-        seed,
-        process_index=part,
-        process_count=parts,
-        pack_rows_by=rows if cfg.pack_documents else 0,
-        own_rows=partial(mesh_lib.own_rows, mesh),
-        mined=pairs.mined,
-        mixing=Mixing(pairs.members, *mixing) if pairs.members else None,
     )
+    index, count = mesh_lib.batch_part(mesh)
+    # What the rows of a process must be a multiple of, for the mesh and the chunks to split
+    multiple = max(1, mesh_lib.batch_shards(mesh) // count) * cfg.encode_chunks
+    rows_by = multiple if cfg.pack_documents else 0
+    part = Part(index, count, rows_by, partial(mesh_lib.own_rows, mesh))
+    rules = BatchRules(cfg.batch_size, cfg.negatives_per_query, cfg.bucket_window, seed)
+    mixing = None
+    if pairs.members:
+        mixing = Mixing(pairs.members, cfg.mixture_weights, cfg.single_collection_batches)
+    return PairSampler(collection, tables, rules, part, pairs.mined, mixing)
 
 
 def program(

@@ -33,7 +33,7 @@ from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encode_batches import Batch, batches, rows_of
 from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
-from scalingnote_jax.workflow.workdir import output_of
+from scalingnote_jax.workflow.workdir import damage, output_of
 
 IN_FLIGHT = 2
 
@@ -237,6 +237,9 @@ def _restore(
     tower: TrainedTower, folder: Path, shapes: Flat, shardings: Flat, wanted: dict[str, Any]
 ) -> Flat:
     output_of(folder, tower.verb)  # an unfinished run has checkpoints too, but not the tower
+    if wrong := damage(folder):
+        fix = f"run `scalingnote {tower.verb}` again, or copy the folder anew"
+        raise bad_input(str(folder), wrong, "what the step has made", fix)
     checkpoints, prefix = Checkpoints(folder / "checkpoints"), tower.prefix
     try:
         step = checkpoints.latest_step()

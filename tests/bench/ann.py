@@ -31,9 +31,8 @@ import numpy as np
 from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.retrieval.build_index import build_index
 from scalingnote_jax.retrieval.exact import exact_search, overlap
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.tuning import (
-    AT,
     REORDER_FACTORS,
     Held,
     Point,
@@ -85,7 +84,7 @@ def ours(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, c
     index = ScannIndex.open(folder, store.fingerprint)
     memory, settings = resident_bytes() - before, index.manifest["settings"]
     facts = {"memory_bytes": memory, "said_bytes": index.manifest["memory_bytes"]}
-    return lambda q: index.search(q, AT)[1], facts | {"settings": settings}
+    return lambda q: index.search(q, DEFAULT_K)[1], facts | {"settings": settings}
 
 
 def faiss_side(store: VectorStore, held: Held, what: common.Result) -> tuple[Answer, common.Result]:
@@ -105,7 +104,7 @@ def faiss_side(store: VectorStore, held: Held, what: common.Result) -> tuple[Ans
         lists.nprobe, index.k_factor = wide, deep / k
         return index.search(q, k)[1]
 
-    points = curve(held, search, steps_to(leaves), deep_values(), what["target"])
+    points = curve(held, DEFAULT_K, search, steps_to(leaves), deep_values(), what["target"])
     answer, facts = _chosen(choose(points, what["target"]), search, memory)
     return answer, facts | {"index": name}
 
@@ -130,20 +129,20 @@ def hnsw_side(store: VectorStore, held: Held, what: common.Result) -> tuple[Answ
         index.hnsw.efSearch = wide
         return index.search(q, k)[1]
 
-    efs = [ef for ef in steps_to(1000) if ef >= AT]
-    points = curve(held, search, efs, [0], what["target"])
+    efs = [ef for ef in steps_to(1000) if ef >= DEFAULT_K]
+    points = curve(held, DEFAULT_K, search, efs, [0], what["target"])
     return _chosen(choose(points, what["target"]), search, memory)
 
 
 def _chosen(point: Point, search: Search, memory: int) -> tuple[Answer, common.Result]:
     wide, deep = point.settings["wide"], point.settings["deep"]
     facts = {"memory_bytes": memory, "settings": point.settings}
-    return lambda q: search(q, AT, wide, deep), facts
+    return lambda q: search(q, DEFAULT_K, wide, deep), facts
 
 
 def deep_values() -> list[int]:
     """Candidates scored again: the same as ScaNN's."""
-    return [AT * factor for factor in REORDER_FACTORS]
+    return [DEFAULT_K * factor for factor in REORDER_FACTORS]
 
 
 SIDES = {"ours": ours, "ivfpq": faiss_side, "fast_scan": faiss_side, "hnsw": hnsw_side}
@@ -156,7 +155,7 @@ def side(what: common.Result) -> None:
     folder = Path(what["folder"])
     store = VectorStore.open(folder / "store")
     tune, test, truth = (np.load(folder / f"{name}.npy") for name in ("tune", "test", "truth"))
-    held = Held(tune, truth[: len(tune)], None, "queries")
+    held = Held(tune, truth[: len(tune)], None, "queries", (DEFAULT_K,))
     started = time.perf_counter()
     try:
         answer, facts = SIDES[what["side"]](store, held, what)
@@ -164,7 +163,7 @@ def side(what: common.Result) -> None:
         turns.hand_over(given_up=str(e), build_secs=round(time.perf_counter() - started, 1))
         return
     build_secs = round(time.perf_counter() - started, 1)
-    recall = overlap(truth[len(tune) :], answer(test), AT)
+    recall = overlap(truth[len(tune) :], answer(test), DEFAULT_K)
     turns.hand_over(**facts, build_secs=build_secs, recall=round(recall, 4))
     while True:
         started, asked, secs = time.perf_counter(), 0, 0.0
@@ -188,7 +187,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[int, int]:
     with StoreWriter(folder / "store", docs.shape[1], {}, len(docs)) as writer:
         writer.add([str(i) for i in range(len(docs))], docs)
         writer.close()
-    truth = exact_search(queries, docs, AT)[1]
+    truth = exact_search(queries, docs, DEFAULT_K)[1]
     for name, array in (
         ("tune", queries[: args.queries]),
         ("test", queries[args.queries :]),

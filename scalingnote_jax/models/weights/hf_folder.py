@@ -122,12 +122,11 @@ def tensor_names(path: Path) -> list[str]:
 def _check_equal(folder: Path, one: _Place, other: _Place) -> None:
     """Compares in parts of some rows."""
     with open_tensor(*one) as a, open_tensor(*other) as b:
-        same = a.get_shape() == b.get_shape()
-        rows = a.get_shape()[0] if same and a.get_shape() else 1
-        step = max(1, _COMPARED // max(1, math.prod(a.get_shape()[1:])))
-        same = same and all(
-            np.array_equal(a[i : i + step], b[i : i + step]) for i in range(0, rows, step)
-        )
+        shape = a.get_shape()
+        rows = shape[0] if shape else 1
+        step = max(1, _COMPARED // max(1, math.prod(shape[1:])))
+        cuts = [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
+        same = b.get_shape() == shape and all(np.array_equal(a[c], b[c]) for c in cuts)
     if not same:
         (name, file), (other_name, other_file) = one, other
         where = "" if file == other_file else f" in {file.name} and {other_file.name}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 
 from scalingnote_jax.data.batches import PairSampler, TextSampler, iterate
 from scalingnote_jax.data.order import Draw, EpochPlans, draw, epoch_order, keyed
@@ -76,9 +77,7 @@ def sampler(data: Any, **changes: Any) -> PairSampler:
         "seed": 0,
     }
     collection, queries, docs = data
-    return PairSampler(
-        collection, "train", queries, docs, Q_BUCKETS, D_BUCKETS, **(options | changes)
-    )
+    return pair_batches(collection, (queries, docs), (Q_BUCKETS, D_BUCKETS), **(options | changes))
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
@@ -119,7 +118,7 @@ def test_another_seed_gives_another_batch(data: Any) -> None:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_slices_of_processes_make_the_global_batch(data: Any, processes: int) -> None:
-    parts = [sampler(data, process_index=i, process_count=processes) for i in range(processes)]
+    parts = [sampler(data, index=i, count=processes) for i in range(processes)]
     for step in (0, 5, 7):
         whole = sampler(data).batch(step)
         slices = [part.batch(step) for part in parts]
@@ -235,18 +234,8 @@ def test_few_documents_are_enough_for_negatives() -> None:
     tokens = TokenTable.from_lists([[1]] * docs), TokenTable.from_lists([[1]] * 2)
 
     def pairs(negatives: int) -> PairSampler:
-        return PairSampler(
-            collection,
-            "train",
-            tokens[1],
-            tokens[0],
-            (4,),
-            (4,),
-            2,
-            negatives,
-            1,
-            0,  # type: ignore[arg-type]
-        )
+        sizes = {"batch_size": 2, "negatives_per_query": negatives, "bucket_window": 1}
+        return pair_batches(collection, tokens[::-1], ((4,), (4,)), seed=0, **sizes)
 
     for step in range(5):
         _, rows = pairs(2).rows(step)
@@ -266,7 +255,8 @@ def answered_by(docs: list[int], batch_size: int, negatives: int = 0) -> PairSam
         {q: {f"d{d}": 1} for q, d in zip(ids, docs, strict=True)},
     )
     tokens = TokenTable.from_lists([[1]] * len(docs)), TokenTable.from_lists([[1]] * 8)
-    return PairSampler(collection, "train", *tokens, (4,), (4,), batch_size, negatives, 1, 0)
+    sizes = {"batch_size": batch_size, "negatives_per_query": negatives, "bucket_window": 1}
+    return pair_batches(collection, tokens, ((4,), (4,)), seed=0, **sizes)
 
 
 @pytest.mark.parametrize(("docs", "batch_size"), [([0, 1, 2, 3], 1), ([5, 5, 5, 5], 2)])
@@ -293,7 +283,7 @@ def test_queries_without_a_negative_are_counted_aloud(capsys: pytest.CaptureFixt
     [
         ({"batch_size": 101}, "--train.batch_size: 101 with 100 examples"),
         ({"batch_size": 0}, "--train.batch_size: 0 with 100 examples"),
-        ({"process_count": 3}, "16 over 3 processes; expected a multiple of 3; set it to 15"),
+        ({"count": 3}, "16 over 3 processes; expected a multiple of 3; set it to 15"),
         ({"bucket_window": 0}, "--train.bucket_window: 0"),
         ({"negatives_per_query": -1}, "--train.negatives_per_query: -1"),
     ],
@@ -411,13 +401,10 @@ def test_host_cost_of_a_step() -> None:
         np.arange(n, dtype=np.int32),
         {f"q{i}": {f"d{i}": 1} for i in range(n)},
     )
-    pairs = PairSampler(
-        collection,  # type: ignore[arg-type]
-        "train",
-        table(rng, n, 32),
-        table(rng, n, 64),
-        (16, 32),
-        (16, 32, 64),
+    pairs = pair_batches(
+        collection,
+        (table(rng, n, 32), table(rng, n, 64)),
+        ((16, 32), (16, 32, 64)),
         batch_size=64,
         negatives_per_query=0,
         bucket_window=16,

@@ -9,9 +9,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 
 from scalingnote_jax.config import MeshConfig
-from scalingnote_jax.data.batches import PairSampler, TextSampler
+from scalingnote_jax.data.batches import TextSampler
+from scalingnote_jax.data.packing import texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
@@ -36,7 +38,7 @@ def table() -> TokenTable:
 
 
 def dealt(rows: int, process: int, processes: int) -> np.ndarray:
-    """The rows of a process that has every so-manieth run of rows, two runs in all."""
+    """The rows of a process that has every n-th run of rows, two runs in all."""
     runs = np.arange(rows).reshape(2 * processes, -1)
     return runs[process::processes].ravel()
 
@@ -44,19 +46,16 @@ def dealt(rows: int, process: int, processes: int) -> np.ndarray:
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_packed_documents_are_found_where_the_mesh_puts_them(processes: int) -> None:
     samplers = [
-        PairSampler(
+        pair_batches(
             Collection(),
-            "train",
-            table(),
-            table(),
-            (8,),
-            (4, 16),
+            (table(), table()),
+            ((8,), (4, 16)),
             batch_size=16,
             negatives_per_query=1,
             bucket_window=1,
             seed=0,
-            process_index=i,
-            process_count=processes,
+            index=i,
+            count=processes,
             pack_rows_by=2,
             own_rows=partial(dealt, process=i, processes=processes),
         )
@@ -72,7 +71,7 @@ def test_packed_documents_are_found_where_the_mesh_puts_them(processes: int) -> 
         seen = []
         for batch in batches:
             for doc, slot in zip(batch["doc_ids"].ravel(), batch["doc_slots"].ravel(), strict=True):
-                row, number = divmod(int(slot), 16 // 4)
+                row, number = divmod(int(slot), texts_per_row(16))
                 text = tokens[row][segments[row] == number + 1]
                 assert text.tolist() == [doc + 1] * (1 + doc % 7)
                 seen.append((row, number))

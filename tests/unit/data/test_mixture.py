@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 from run_parts import first_stage
 
-from scalingnote_jax.config import DataConfig
-from scalingnote_jax.config.forms.mixture_entry import check_mixture, members
+from scalingnote_jax.config import DataConfig, replace
+from scalingnote_jax.config.forms.mixture_entry import check_mixture, members, prompt_of
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.data.dataset import Collection, build_dataset
@@ -79,6 +80,22 @@ def test_word_matching_gets_texts_without_prompts(built: Collection, cfg: DataCo
     texts = [d.text for d in bare(cfg, built.documents)]
     assert texts[59:61] == ["big answer 59", "small answer 0"]
     assert next(bare(cfg, built.queries[60:])).text == "small question 0"
+
+
+def test_a_text_from_outside_gets_the_prompt_of_its_collection(cfg: DataConfig) -> None:
+    assert prompt_of(cfg, "query_prompts", "little") == "Question, in short: "
+    assert prompt_of(cfg, "query_prompts", "big") == ""
+    assert prompt_of(DataConfig(), "query_prompts", None) == ""
+    same = replace(cfg, query_prompts=("little=Q: ", "big=Q: "))
+    assert prompt_of(same, "query_prompts", None) == "Q: "  # whichever it is
+    for given, says in (
+        (None, "none, and --data.query_prompts differs between them; expected one of big, little"),
+        ("huge", "'huge'; expected one of big, little"),
+    ):
+        with pytest.raises(UserError, match=says):
+            prompt_of(cfg, "query_prompts", given)
+    with pytest.raises(UserError, match="'big'; expected none without"):
+        prompt_of(DataConfig(), "doc_prompts", "big")
 
 
 def test_members_by_row(built: Collection, cfg: DataConfig) -> None:
@@ -149,7 +166,7 @@ def sampler(
     assert found is not None
     options = {"negatives_per_query": 1, "seed": 0, "bucket_window": 3, "batch_size": 8} | options
     mixing = Mixing(found, weights, single)
-    return PairSampler(built, "train", tokens, tokens, (8,), (2, 8), mixing=mixing, **options)
+    return pair_batches(built, (tokens, tokens), ((8,), (2, 8)), mixing=mixing, **options)
 
 
 def epoch(pairs: PairSampler, number: int = 0) -> np.ndarray:
@@ -212,10 +229,7 @@ def test_negatives_are_of_the_querys_own_collection(built: Collection, cfg: Data
 def test_a_mixed_batch_is_a_function_of_seed_and_step(built: Collection, cfg: DataConfig) -> None:
     for single in (False, True):
         whole = sampler(built, cfg, (2.0, 1.0), single)
-        parts = [
-            sampler(built, cfg, (2.0, 1.0), single, process_index=i, process_count=2)
-            for i in range(2)
-        ]
+        parts = [sampler(built, cfg, (2.0, 1.0), single, index=i, count=2) for i in range(2)]
         for step in (13, 2):  # any step first
             slices = [part.batch(step) for part in parts]
             for name, expected in whole.batch(step).items():
@@ -234,7 +248,7 @@ def test_stage_1_of_a_config_with_a_mixture(tiny_config: Path, tmp_path: Path) -
     """From the words of the command to the batches that the towers get."""
     beir = tiny_config.parent / "beir"
     words = ["--train.mixture_weights=1,3", "--train.single_collection_batches=true"]
-    words += ["--data.path=", f"--data.mixture=one={beir},two={beir}"]
+    words += [f"--data.mixture=one={beir},two={beir}", "--data.path="]
     config = load_config(tiny_config, words)
     work = Workdir(tmp_path / "work")
     build_dataset(config.data, work.data)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pair_batches import pair_batches
 
 from scalingnote_jax.config import Config, MineConfig, TrainConfig
 from scalingnote_jax.config.validate import validate
@@ -236,9 +237,8 @@ def sampler(negatives: int, **changes: Any) -> PairSampler:
     rows = np.array(MINED, np.int32)
     mined = Negatives(np.arange(QUERIES, dtype=np.int32), rows, np.zeros(rows.shape, np.float32))
     options: dict[str, Any] = {"bucket_window": 1, "seed": 0, "mined": mined} | changes
-    return PairSampler(
-        whole, "train", *tokens, (1,), (1,), 4, negatives_per_query=negatives, **options
-    )
+    sizes = {"batch_size": 4, "negatives_per_query": negatives}
+    return pair_batches(whole, tokens, ((1,), (1,)), **sizes, **options)
 
 
 def test_mined_documents_come_first_and_random_ones_fill_the_rest() -> None:
@@ -280,7 +280,7 @@ def test_more_mined_than_wanted_take_turns() -> None:
 
 def test_a_batch_with_mined_documents_is_the_same_on_any_number_of_processes() -> None:
     whole = sampler(2)
-    parts = [sampler(2, process_index=i, process_count=2) for i in range(2)]
+    parts = [sampler(2, index=i, count=2) for i in range(2)]
     for step in (0, 3, 5):
         slices = [part.batch(step) for part in parts]
         for name, expected in whole.batch(step).items():

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from pair_batches import pair_batches
 from small_towers import BERT, DECODER, define, random_params
 
 from scalingnote_jax.config import MeshConfig
-from scalingnote_jax.data.batches import PairSampler
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.models.layers import ops
 from scalingnote_jax.models.tower import TowerDef
@@ -130,13 +130,14 @@ def test_little_of_a_packed_batch_is_padding(buckets: tuple[int, ...]) -> None:
         doc_ids=[str(i) for i in groups],
         query_ids=[str(i) for i in groups],
         doc_groups=groups,
+        doc_text_groups=n + groups,  # no document has a query's text
         query_groups=groups,
         qrels=lambda split: {str(i): {str(i): 1} for i in groups},
     )
     queries = TokenTable.from_lists([[1]] * n)
-    made = PairSampler(
-        collection, "train", queries, documents, (1,), buckets, size, 1, 1, 0, pack_rows_by=1
-    )
+    sizes = {"batch_size": size, "negatives_per_query": 1, "bucket_window": 1, "seed": 0}
+    tables = queries, documents
+    made = pair_batches(collection, tables, ((1,), buckets), pack_rows_by=1, **sizes)
     batches = [made.batch(step) for step in range(8)]
     real = sum(np.count_nonzero(batch["doc_segments"]) for batch in batches)
     assert 1 - real / sum(batch["doc_tokens"].size for batch in batches) < 0.03

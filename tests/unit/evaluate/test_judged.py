@@ -35,6 +35,11 @@ def test_aucs_are_absent_where_the_judgements_do_not_allow_them() -> None:
     assert set(aucs(scores, np.array([1, 2, 2]))) == {"auc_sat"}
 
 
+def test_grades_below_the_threshold_are_not_relevant() -> None:
+    scores, grades = np.array([0.9, 0.6, 0.7, 0.1]), np.array([1, 2, 3, 0])
+    assert aucs(scores, grades, 2) == {"auc_rel": 2 / 4, "auc_sat": 2 / 3}
+
+
 def test_contrastive_entropy_by_hand() -> None:
     # Query 0: positives e^0 and e^1 against 3; query 1: e^0 against 1.
     positives, owner = np.array([0.0, 1.0, 0.0]), np.array([0, 0, 1])

@@ -87,6 +87,15 @@ def test_the_same_text_twice_comes_in_order_of_row_on_any_mesh() -> None:
         np.testing.assert_array_equal(first - first[:, :, :1], np.tile([0, 60, 120], (7, 10, 1)))
 
 
+@pytest.mark.parametrize("mesh", ["1", "8"])
+def test_minus_zero_is_no_less_than_zero(mesh: str) -> None:
+    # -1 · 0 is -0.0, and 1 · 0 is 0.0: all score the same
+    vectors = np.array([[-1, 0], [1, 0], [-1, 0], [1, 0], [-1, 0]], np.float32)
+    scores, rows = exact_search(np.zeros((1, 2), np.float32), vectors, 5, SMALL, meshes()[mesh])
+    assert rows.tolist() == [[0, 1, 2, 3, 4]]
+    assert not np.signbit(scores).any()
+
+
 def test_duplicates_come_in_order_of_row_across_blocks() -> None:
     vectors = np.tile(np.array([[1, 0], [0, 1]], np.float32), (6, 1))
     cfg = ExactConfig(block_rows=4)

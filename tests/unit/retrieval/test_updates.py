@@ -59,7 +59,7 @@ def test_every_change_is_found_before_and_after_saving(kind: str, tmp_path: Path
     update.save()
     store = VectorStore.open(tmp_path / "store")
     assert sorted(store.ids) == sorted(expected)
-    assert store.manifest["corpus"] == "c"
+    assert "corpus" not in store.manifest  # it is another one now
     by_id = dict(zip(store.ids, store.vectors(), strict=True))
     for name, vector in expected.items():
         np.testing.assert_array_equal(by_id[name], vector)
@@ -90,7 +90,12 @@ def test_what_cannot_be_done_changes_nothing(tmp_path: Path) -> None:
     update = opened(tmp_path, KINDS["parts"])
     bad = unit(2, 2)
     bad[1, 0] = np.nan
+    ten, none = 4 * unit(2, 2), unit(2, 2)
+    none[1] = 0
     for said, call in {
+        "upsert: vector 0 has length 4; expected unit": lambda: update.upsert(["a", "b"], ten),
+        "upsert: vector 1 has length 0; expected unit": lambda: update.upsert(["a", "b"], none),
+        "upsert: the id 3; expected texts": lambda: update.upsert(["a", 3], unit(2, 2)),
         "upsert: vector 1 holds NaN": lambda: update.upsert(["a", "b"], bad),
         "an id twice": lambda: update.upsert(["a", "a"], unit(2, 2)),
         r"shape \(2, 9\); expected \(2, 16\)": lambda: update.upsert(["a", "b"], bad[:, :9]),
@@ -109,3 +114,35 @@ def test_a_store_of_a_smaller_type_is_not_updated(tmp_path: Path) -> None:
         build_index(writer.close(), KINDS["brute_force"], tmp_path / "index")
     with pytest.raises(UserError, match="stored as int8; expected a float32 store"):
         IndexUpdate.open(tmp_path / "store", tmp_path / "index")
+
+
+def test_length_one_is_within_a_thousandth(tmp_path: Path) -> None:
+    update = opened(tmp_path, KINDS["brute_force"])
+    update.upsert(["a"], np.float32(1.0009) * unit(1, 2))
+    with pytest.raises(UserError, match=r"vector 0 has length 1\.001; expected unit vectors"):
+        update.upsert(["b"], np.float32(1.0011) * unit(1, 2))
+    with pytest.raises(UserError, match=r"queries: vector 0 has length 4; expected unit vectors"):
+        update.index.search(4 * unit(1, 2), 3)
+    with pytest.raises(UserError, match=r"queries: vector 0 has length 0; expected unit vectors"):
+        update.index.search_one(0 * unit(1, 2)[0], 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_save_keeps_every_vector_under_its_id(kind: str, tmp_path: Path) -> None:
+    update = opened(tmp_path, KINDS[kind])
+    expected = dict(zip([f"d{i}" for i in range(N)], unit(N, 1), strict=True))
+    for round_number in range(3):
+        fresh = unit(2, 10 + round_number)
+        update.upsert([f"new{round_number}", "d5"], fresh)
+        expected |= {f"new{round_number}": fresh[0], "d5": fresh[1]}
+        update.delete([f"d{round_number}"])
+        del expected[f"d{round_number}"]
+        update.save()
+        store = VectorStore.open(tmp_path / "store")
+        assert sorted(store.ids) == sorted(expected)
+        for name, vector in zip(store.ids, store.vectors(), strict=True):
+            np.testing.assert_array_equal(vector, expected[name], err_msg=name)
+        index = ScannIndex.open(tmp_path / "index", store.fingerprint)
+        queries = np.stack(list(expected.values()))
+        assert [store.ids[r] for r in index.search(queries, 1)[1][:, 0]] == list(expected)
+    assert update.changed == 9

@@ -167,6 +167,10 @@ def test_both_students_are_rows_and_the_refined_one_answers(refined: Path, confi
     at = found.index(("student", "exact"))
     assert found[at + 2 : at + 4] == [("refined", "exact"), ("refined", "scann")]
     assert "Student, refined" in (refined / "report.html").read_text()
+    by_row = {(r["system"], r["search"]): r["metrics"] for r in metrics["rows"]}
+    ours, teacher = by_row["refined", "scann"], by_row["teacher", "scann"]
+    assert metrics["shipped"] == "refined"
+    assert metrics["retention"] == {n: ours[n] / teacher[n] for n in ours if teacher[n]}
     model, mesh = scalingnote_jax.load(refined), make_mesh(MeshConfig(), jax.devices()[:1])
     answers = model.encode_queries(["topic3"])
     towers = {

@@ -135,7 +135,8 @@ def test_what_is_not_declared_cannot_be_read(name: str) -> None:
         ("train", "distill.normalise", False),  # a start that is fitted has no part in stage 2
         ("refine", "eval.exact.storage", True),  # the search for its hard negatives
         ("refine", "mine.rounds", False),
-        ("index", "eval.depth", False),
+        ("index", "eval.depth", True),  # one of the depths that it is tuned for
+        ("index", "eval.metrics", False),
         ("distill", "refine.temperature", False),
     ],
 )

@@ -35,6 +35,8 @@ def settings_of(path: Path) -> FolderSettings | None:
     """
     if path.is_dir():
         return sentence_settings(path) or export_settings(path)
+    if path.suffix != ".gguf":
+        return None  # `open_weights` says what is wrong with it
     fields = read_gguf(path)
     key = f"{fields.get('general.architecture')}.pooling_type"
     kind = fields.get(key, 0)
