@@ -118,14 +118,15 @@ def test_a_config_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     ("word", "says"),
     [
         ("--train.temperature=0", "--train.temperature: 0.0; expected above 0"),
-        ("--data.source=beir", "--data.path: '' is not a folder"),
+        ("--data.source=beir --data.max_documents=0", "--data.path: '' is not a folder"),
+        ("--data.source=beir", "--data.max_documents: 5000, which has no effect here"),
     ],
 )
 def test_a_refusal_is_quick(tmp_path: Path, word: str, says: str) -> None:
     """In a process of its own, as people see it: what is slow to import has not been."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "scalingnote_jax", "run", "quickstart", word],
+        [sys.executable, "-m", "scalingnote_jax", "run", "quickstart", *word.split()],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -14,7 +14,7 @@ from scalingnote_jax.config import Config, MeshConfig, TextConfig, replace
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
-from scalingnote_jax.data.packing import fill, pack, texts_per_row
+from scalingnote_jax.data.packing import Part, fill, pack, texts_per_row
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
@@ -182,8 +182,7 @@ def test_processes_agree_on_packed_rows(config: Config, workdir: Workdir) -> Non
     whole = pair_sampler(packed, collection, workdir, mesh)
     parts = [pair_sampler(packed, collection, workdir, mesh) for _ in range(2)]
     for i, sampler in enumerate(parts):
-        sampler._process, sampler._slices = i, [slice(0, 16), slice(16, 32)]
-        sampler._own_rows = None  # its mesh is one process
+        sampler._part, sampler._slices = Part(i, 2, 1), [slice(0, 16), slice(16, 32)]
     batch, halves = whole.batch(0), [sampler.batch(0) for sampler in parts]
     assert halves[0]["doc_tokens"].shape == halves[1]["doc_tokens"].shape
     joined = {name: np.concatenate([half[name] for half in halves]) for name in batch}
