@@ -109,6 +109,9 @@ class TrainConfig:
     # Scores are divided by it. Not in the paper; NoteLLM, of the same group, starts at about this
     temperature: Positive = 0.05
     learn_temperature: bool = True  # trained from there on; false: it stays
+    # The highest rate of its logarithm, which moves by about so much a step, on the schedule of
+    # `optim`: at an LLM's rate it would hardly move in a run
+    temperature_learning_rate: Positive = 1e-3
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False

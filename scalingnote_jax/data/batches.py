@@ -25,8 +25,6 @@ from scalingnote_jax.text.tokens import TokenTable, bucket_of
 _THREADS = 2
 _PREFETCH = 8  # batches made ahead: enough to hide a slow one, too few to matter for memory
 
-_ROW_STEPS = 32  # rows of packed documents come in steps of this part of their usual number
-
 Batch = dict[str, np.ndarray]
 
 

@@ -1,8 +1,12 @@
-"""The optimizer: AdamW with a warm-up, a clipped gradient, and no decay on norms, biases and the
-temperature.
+"""The optimizer: AdamW with a warm-up, a clipped gradient, no decay on norms, biases and the
+temperature, and a rate of its own for the last.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import eq
 
 import jax
 import optax
@@ -33,25 +37,34 @@ def learning_rate(cfg: OptimConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    cfg: OptimConfig, total_steps: int, axes: dict[str, Axes]
+    cfg: OptimConfig,
+    total_steps: int,
+    axes: dict[str, Axes],
+    own_rates: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW over a flat dict of parameters. Decay only where it means something: on matrices.
 
     Args:
         axes: the logical axes of each parameter.
+        own_rates: path → highest learning rate, of parameters that do not have the config's.
     """
 
-    def decays(params: optax.Params) -> optax.Params:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: is_matrix(axes[path[-1].key]), params
+    def at(chosen: Callable[[str], bool]) -> Callable[[optax.Params], optax.Params]:
+        return lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, _: chosen(path[-1].key), params
         )
 
-    return optax.chain(
+    steps = [
         optax.clip_by_global_norm(cfg.clip_norm),
         optax.adamw(
             learning_rate(cfg, total_steps),
             weight_decay=cfg.weight_decay,
-            mask=decays,
+            mask=at(lambda path: is_matrix(axes[path])),
             mu_dtype=cfg.moment_dtype,
         ),
-    )
+    ]
+    for own, rate in (own_rates or {}).items():
+        # AdamW's step is a multiple of the rate, so that it can be made another one's afterwards
+        scale = optax.scale(rate / cfg.learning_rate)
+        steps.append(optax.masked(scale, at(partial(eq, own))))
+    return optax.chain(*steps)

@@ -17,6 +17,7 @@ from scalingnote_jax.config import DistillConfig, RefineConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Flat
+from scalingnote_jax.models.pair import LOG_SCALE
 from scalingnote_jax.models.weights.placing import place
 from scalingnote_jax.train.durations import steps_of
 from scalingnote_jax.train.optim import learning_rate, make_optimizer
@@ -95,7 +96,8 @@ class Prepared:
         trained, frozen = split_frozen(field, shapes, freeze)
         self.mesh = mesh
         self.frozen_paths = set(frozen)
-        self.tx = make_optimizer(cfg.optim, schedule.total_steps, axes)
+        own = {LOG_SCALE: cfg.temperature_learning_rate} if isinstance(cfg, TrainConfig) else None
+        self.tx = make_optimizer(cfg.optim, schedule.total_steps, axes, own)
         self.abstract: TrainState = jax.eval_shape(
             lambda t, f: make_state(t, f, self.tx), trained, frozen
         )

@@ -67,7 +67,9 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
     ),
     "train": (
         Effect(
-            ("max_logit_scale",), lambda c: c.train.learn_temperature, "--train.learn_temperature"
+            ("max_logit_scale", "temperature_learning_rate"),
+            lambda c: c.train.learn_temperature,
+            "--train.learn_temperature",
         ),
         Effect(("w_title",), lambda c: c.train.title_prediction != "none", "a title_prediction"),
         Effect(("loss_tile",), lambda c: c.train.loss != "dense", "a loss that is not 'dense'"),

@@ -41,6 +41,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "data.dev_percent": (9, BEIR, {"data.source": "pairs"}),
     "data.seed": (9, BEIR, {"data.source": "tfds"}),
     "train.max_logit_scale": (50.0, {"train.learn_temperature": False}, {}),
+    "train.temperature_learning_rate": (0.1, {"train.learn_temperature": False}, {}),
     "train.w_title": (0.5, {}, {"train.title_prediction": "generative", "teacher": DECODERS}),
     "train.loss_tile": (64, {"train.loss": "dense"}, {}),
     "mine.continue_weights": (

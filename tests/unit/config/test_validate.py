@@ -169,6 +169,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "symmetric": FLAG,
         "temperature": [*POSITIVE, 0.001],  # above the cap
         "learn_temperature": FLAG,
+        "temperature_learning_rate": POSITIVE,
         "fit_query_projection": FLAG,
         "max_logit_scale": [*POSITIVE, 10.0],  # below 1 / 0.05
         "false_negative_margin": [-2.1, 2.1, NAN, "0.1"],

@@ -372,6 +372,25 @@ def test_plans_are_made_once_and_shared_by_threads() -> None:
     assert sorted(made) == sorted(set(made)), "no epoch twice"
 
 
+def test_the_next_epoch_is_planned_ahead() -> None:
+    made: list[int] = []
+
+    def make(epoch: int) -> int:
+        made.append(epoch)
+        return epoch
+
+    plans = EpochPlans(make)
+    assert (plans[3], plans[4]) == (3, 4)
+    assert made[:2] == [3, 4]
+    assert plans[9] == 9
+    assert plans[3] == 3  # forgotten, and made again
+    assert made.count(3) == 2
+
+
+def test_two_purposes_never_share_a_draw() -> None:
+    assert len(Draw) == len(Draw.__members__)
+
+
 def test_host_cost_of_a_step() -> None:
     rng = np.random.default_rng(1)
     n = 5000

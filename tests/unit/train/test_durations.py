@@ -21,12 +21,16 @@ from scalingnote_jax.train.durations import steps_of
         ("1%", 1),  # 0.4
         ("0 steps", 0),
         ("0.1 epochs", 1),
-        ("55%", 22),  # 40 · 55 / 100 is 22.000000000000004
     ],
 )
 def test_in_steps(text: str, steps: int) -> None:
     given = {"batch_size": 10, "steps_per_epoch": 7, "total_steps": 40}
     assert steps_of("x", text, **given) == steps
+
+
+def test_all_of_a_run_is_not_a_step_more() -> None:
+    assert 100 * (7 / 100) > 7  # in floating point
+    assert steps_of("x", "100%", batch_size=1, steps_per_epoch=7, total_steps=7) == 7
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,17 @@ def test_the_rate_of_a_step_is_the_schedules() -> None:
         updates, state = tx.update({"w": jnp.ones((1, 1)), "b": jnp.ones(1)}, state, params)
         moved.append(float(-updates["w"][0, 0]))
     assert moved == pytest.approx([0.05, 0.1, 0.05], rel=1e-4)
+
+
+def test_a_parameter_with_a_rate_of_its_own() -> None:
+    """It follows the same schedule; the others' step is as without."""
+    cfg = OptimConfig(learning_rate=0.1, weight_decay=0.0, warmup="1 steps", schedule="linear")
+    params = {"w": jnp.zeros((1, 1)), "b": jnp.zeros(1)}
+    grads, moved = {"w": jnp.ones((1, 1)), "b": jnp.ones(1)}, []
+    tx = make_optimizer(cfg, 3, AXES, {"b": 0.02, "not trained": 1.0})
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(grads, state, params)
+        moved.append((float(-updates["w"][0, 0]), float(-updates["b"][0])))
+    expected = [(0.05, 0.01), (0.1, 0.02), (0.05, 0.01)]
+    np.testing.assert_allclose(moved, expected, rtol=1e-4)

@@ -52,6 +52,7 @@ TRAIN |= {
     "symmetric": (False, {}),
     "temperature": (0.3, {}),
     "learn_temperature": (False, {}),
+    "temperature_learning_rate": (0.1, {}),
     "fit_query_projection": (True, {}),
     "max_logit_scale": (50.0, {}),
     "false_negative_margin": (0.1, {}),
