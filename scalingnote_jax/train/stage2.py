@@ -19,9 +19,9 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
+from scalingnote_jax.data.augment.query_texts import epoch_rows, query_texts
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -76,8 +76,12 @@ def distill_step(
         documents: tuple[jax.Array, ...] = ()
         ids = None
         if "top_emb" in batch:
-            documents = (batch["top_emb"], batch["sample_emb"])
-            ids = (batch["top_ids"], batch["sample_ids"])
+            shared_emb, shared_ids = batch["sample_emb"], batch["sample_ids"]
+            if cfg.share_top_documents:
+                best = batch["top_emb"].reshape(-1, shared_emb.shape[-1])
+                shared_emb = jnp.concatenate([best, shared_emb])
+                shared_ids = jnp.concatenate([batch["top_ids"].reshape(-1), shared_ids])
+            documents, ids = (batch["top_emb"], shared_emb), (batch["top_ids"], shared_ids)
         loss = partial(stage2_loss, cfg=cfg, ids=ids)
         vectors = (student_raw, batch["teacher_raw"])
         total, sums = matryoshka(loss, cfg.matryoshka)(*vectors, *documents)

@@ -1,5 +1,5 @@
 """Parameters before the first step, where they are not simply pretrained or random: a student from
-layers of the trained teacher, and projections fitted by least squares in place of many steps.
+layers of the trained teacher, and projections fitted in place of many steps.
 
 Which layers a student takes, and what follows for its config, is said in `models/from_teacher.py`.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from scalingnote_jax.config import DistillConfig, EncodeConfig, replace
+from scalingnote_jax.config import DistillConfig, EncodeConfig, TrainConfig, replace
+from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.from_teacher import from_teacher, is_from_teacher
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
@@ -28,6 +30,7 @@ from scalingnote_jax.vectors.trained import TrainedTower
 
 FIT_TEXTS = 4096  # of which a projection is fitted
 RIDGE = 1e-3  # of the mean of the squared singular values
+WHITE_RIDGE = 1e-3  # of the mean eigenvalue without the largest, that of the mean vector
 _STUDENT, _QUERY = "student/projection", "query/projection"
 
 
@@ -125,3 +128,98 @@ def query_start(
     query = Encoder(bare, body, tokenizer, mesh, size)
     table = tokens_of([("", text) for text in texts], bare.cfg, tokenizer)
     return placed | {_QUERY: fitted_projection(query, table, doc.encode(texts), True, seed)}
+
+
+def whitened_start(
+    towers: Towers,
+    queries: Sequence[str],
+    documents: Sequence[tuple[str, str]],
+    prepared: Prepared,
+    initial: Callable[[], Flat],
+    seed: int,
+    batch_size: int,
+) -> Flat:
+    """Parameters of stage 1 at step 0, with projections that whiten what the bodies give.
+
+    The vectors of a pretrained LLM lie in a narrow cone: nearly all of their length is a mean that
+    they share, and a random projection keeps it. Ours; docs/choices.md says what it brings.
+
+    Args:
+        queries: texts of the training split.
+        documents: (title, text).
+        initial: the parameters without that, as `placing.place` takes them.
+        batch_size: as in `EncodeConfig`.
+    """
+    placed = place(initial(), prepared.shardings.params | prepared.shardings.frozen)
+    params = nest(placed)
+    found: dict[str, list[np.ndarray]] = {}
+    for side, texts in (("query", queries), ("doc", documents)):
+        tower, name = getattr(towers, side), "shared" if towers.cfg.share else side
+        bare = TowerDef(replace(tower.cfg, projection=0), tower.shape)
+        body = {key: part for key, part in params[name].items() if key != "projection"}
+        given = bare, body, tower_tokenizer(bare.cfg), prepared.mesh, batch_size
+        chosen = _some(texts, tower.shape.hidden_size, seed)  # of both sides twice that
+        found.setdefault(name, []).append(unit_rows(Encoder(*given).encode(chosen)))
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    if _start_equal(towers):
+        joined = dict.fromkeys(joined, np.concatenate(list(joined.values())))
+    say("train: the projections whiten what the towers give before the first step")
+    return placed | {
+        f"{name}/projection": whitening(x, towers.doc.dim) for name, x in joined.items()
+    }
+
+
+def _some(texts: Sequence[Any], count: int, seed: int) -> list[Any]:
+    rng = np.random.default_rng([seed, 5])
+    return [texts[i] for i in np.sort(rng.choice(len(texts), min(len(texts), count), False))]
+
+
+def whitening(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """[E, dim] float32: along the `dim` directions in which the vectors are longest, each divided
+    by the root of its mean square, so that no direction, their mean's neither, outweighs another.
+    As long as a projection with orthonormal columns.
+
+    Args:
+        vectors: [n, E], n of about 2 · E or more.
+    """
+    x = vectors.astype(np.float64)
+    values, directions = np.linalg.eigh(x.T @ x / len(x))  # rising
+    values, directions = values[::-1], directions[:, ::-1]
+    ridge = WHITE_RIDGE * values[1:].mean()
+    white = directions[:, :dim] / np.sqrt(values[:dim] + ridge)
+    return (white * np.sqrt(dim) / np.linalg.norm(white)).astype(np.float32)
+
+
+def _start_equal(towers: Towers) -> bool:
+    """Whether both sides are the same function of a text before the first step."""
+    alike = ("weights", "num_layers", "pooling", "bidirectional", "projection")
+    one, other = towers.query.cfg, towers.doc.cfg
+    return all(getattr(one, name) == getattr(other, name) for name in alike)
+
+
+def stage1_start(
+    cfg: TrainConfig,
+    towers: Towers,
+    collection: Collection,
+    prepared: Prepared,
+    seed: int,
+    batch_size: int,
+) -> Callable[[], Flat]:
+    """What makes the parameters of stage 1 at step 0, with projections as the config asks for."""
+    start: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
+
+    def queries() -> list[str]:
+        judged = collection.qrels("train")
+        return [q.text for q in collection.queries if q.id in judged]
+
+    def whitened() -> Flat:
+        documents = [(d.title, d.text) for d in collection.documents]
+        given = towers, queries(), documents, prepared, plain, seed
+        return whitened_start(*given, batch_size)
+
+    plain = start
+    if cfg.projection_start == "whitened":
+        start = whitened
+    if not cfg.fit_query_projection:
+        return start
+    return lambda: query_start(towers, queries(), prepared, start, seed, batch_size)

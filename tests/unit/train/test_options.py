@@ -18,10 +18,10 @@ from scalingnote_jax.config import Config, MeshConfig, RefineConfig, TextConfig,
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import field_values
+from scalingnote_jax.data.augment.query_texts import epoch_rows, query_texts
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
-from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.tower import tower_def

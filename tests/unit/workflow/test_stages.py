@@ -12,9 +12,9 @@ from run_parts import first_stage, second_stage
 from scalingnote_jax.config import Config, TextConfig, replace
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.config.validate import validate
+from scalingnote_jax.data.augment.query_texts import query_texts
 from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.data.dataset import Collection, build_dataset
-from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh, put_batch
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.layers.params import Drawn, draw

@@ -11,9 +11,9 @@ import pytest
 from scalingnote_jax.config import Config, DistillConfig, replace
 from scalingnote_jax.config.rules.training_rules import check_query_sources
 from scalingnote_jax.config.validate import validate
+from scalingnote_jax.data.augment.perturb import perturb
+from scalingnote_jax.data.augment.query_texts import epoch_rows, noise_seed, query_texts
 from scalingnote_jax.data.batches import TextSampler
-from scalingnote_jax.data.perturb import perturb
-from scalingnote_jax.data.query_texts import epoch_rows, noise_seed, query_texts
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
 

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.data.augment.title_names import TitleNames
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.sources.base import fold
@@ -56,8 +57,9 @@ def query_texts(
 
     "train": queries judged in the train split; "unlabelled": queries that no split judges;
     "titles": titles of documents; "sentences": the first `sentences_per_document` sentences of each
-    document, one by one. The last two stand in for queries that a log would have. "noised": each
-    text of the others once more, disturbed.
+    document, one by one; "titled": each of those behind the document's name; "swapped": training
+    queries about the names of other documents (`title_names.py`). These four stand in for queries
+    that a log would have. "noised": each text of the others once more, disturbed.
 
     Args:
         prompts: that stand in front of the queries of a mixture's collections. A held-out text is
@@ -70,8 +72,7 @@ def query_texts(
     texts: dict[str, int] = {}
     for number, source in enumerate(cfg.queries):
         if source != "noised":
-            train = judged.get("train", set())
-            found = _texts_of(source, collection, train, held_out, cfg.sentences_per_document)
+            found = _texts_of(source, collection, judged, held_out, cfg, seed)
             texts |= {t: number for t in found if t not in texts}
     if "noised" in cfg.queries:
         number = cfg.queries.index("noised")
@@ -144,7 +145,7 @@ def _stripped(prompts: list[str], text: str) -> str:
 
 
 def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:
-    from scalingnote_jax.data.perturb import perturb
+    from scalingnote_jax.data.augment.perturb import perturb
 
     own = noise_seed(seed)
     for text in list(texts):
@@ -153,8 +154,14 @@ def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str
 
 
 def _texts_of(
-    source: str, collection: Collection, train: set[str], held_out: set[str], sentences: int
+    source: str,
+    collection: Collection,
+    judged: dict[str, set[str]],
+    held_out: set[str],
+    cfg: DistillConfig,
+    seed: int,
 ) -> Iterator[str]:
+    train = judged.get("train", set())
     if source == "train":
         yield from (q.text for q in collection.queries if q.id in train)
     elif source == "unlabelled":
@@ -163,6 +170,29 @@ def _texts_of(
         )
     elif source == "titles":
         yield from (d.title for d in collection.documents)
+    elif source == "swapped":
+        yield from _names(collection).swapped(cfg.swaps_per_query, seed)
     else:
+        names = _names(collection) if source == "titled" else None
         for document in collection.documents:
-            yield from _SENTENCE.split(document.text.strip(), maxsplit=sentences)[:sentences]
+            name = names.name(document.title) or document.title if names else ""
+            for sentence in _sentences(document.text, cfg.sentences_per_document):
+                yield f"{name} {sentence}" if name else sentence
+
+
+def _sentences(text: str, count: int) -> list[str]:
+    return _SENTENCE.split(text.strip(), maxsplit=count)[:count]
+
+
+def _names(collection: Collection) -> TitleNames:
+    """The names in the titles, as the training queries show them."""
+    titles = {d.id: d.title for d in collection.documents}
+    texts = {q.id: q.text for q in collection.queries}
+    judged = collection.qrels("train") if "train" in collection.splits else {}
+    pairs = [
+        (texts[query], titles[document])
+        for query, documents in judged.items()
+        for document, grade in documents.items()
+        if grade > 0
+    ]
+    return TitleNames(list(titles.values()), pairs)
