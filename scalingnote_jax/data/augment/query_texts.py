@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
-from scalingnote_jax.data.augment.title_names import TitleNames
+from scalingnote_jax.data.augment.title_names import title_names
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.sources.base import fold
@@ -171,9 +171,9 @@ def _texts_of(
     elif source == "titles":
         yield from (d.title for d in collection.documents)
     elif source == "swapped":
-        yield from _names(collection).swapped(cfg.swaps_per_query, seed)
+        yield from title_names(collection, collection.documents).swapped(cfg.swaps_per_query, seed)
     else:
-        names = _names(collection) if source == "titled" else None
+        names = title_names(collection, collection.documents) if source == "titled" else None
         for document in collection.documents:
             name = names.name(document.title) or document.title if names else ""
             for sentence in _sentences(document.text, cfg.sentences_per_document):
@@ -182,17 +182,3 @@ def _texts_of(
 
 def _sentences(text: str, count: int) -> list[str]:
     return _SENTENCE.split(text.strip(), maxsplit=count)[:count]
-
-
-def _names(collection: Collection) -> TitleNames:
-    """The names in the titles, as the training queries show them."""
-    titles = {d.id: d.title for d in collection.documents}
-    texts = {q.id: q.text for q in collection.queries}
-    judged = collection.qrels("train") if "train" in collection.splits else {}
-    pairs = [
-        (texts[query], titles[document])
-        for query, documents in judged.items()
-        for document, grade in documents.items()
-        if grade > 0
-    ]
-    return TitleNames(list(titles.values()), pairs)

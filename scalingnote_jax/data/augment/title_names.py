@@ -17,7 +17,9 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.order import Draw, keyed
+from scalingnote_jax.data.sources.base import Document
 
 _WORD = re.compile(r"\w+")
 _SEPARATOR = re.compile(r"\s+[-–—|·/]\s+|\s*[:;,()\[\]：；，（）【】]\s*")
@@ -110,6 +112,20 @@ class TitleNames:
         for i, template in enumerate(self.templates):
             for j in range(min(times, count)):
                 yield template.filled(self.names[order[(i * times + j) % count]])
+
+
+def title_names(collection: Collection, documents: Iterable[Document]) -> TitleNames:
+    """The names in the titles of these documents, as the collection's training queries show them."""
+    titles = {d.id: d.title for d in documents}
+    texts = {q.id: q.text for q in collection.queries}
+    judged = collection.qrels("train") if "train" in collection.splits else {}
+    pairs = [
+        (texts[query], titles[document])
+        for query, grades in judged.items()
+        for document, grade in grades.items()
+        if grade > 0
+    ]
+    return TitleNames(list(titles.values()), pairs)
 
 
 class _Rare:
