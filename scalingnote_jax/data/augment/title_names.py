@@ -115,7 +115,7 @@ class TitleNames:
 
 
 def title_names(collection: Collection, documents: Iterable[Document]) -> TitleNames:
-    """The names in the titles of these documents, as the collection's training queries show them."""
+    """The names in the titles of these documents, as the training queries show them."""
     titles = {d.id: d.title for d in documents}
     texts = {q.id: q.text for q in collection.queries}
     judged = collection.qrels("train") if "train" in collection.splits else {}

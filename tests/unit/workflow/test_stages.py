@@ -79,6 +79,7 @@ def test_each_side_has_its_own_weights_unless_shared(config):
     assert np.exp(params["log_scale"]) == pytest.approx(20.0, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_both_sides_start_equal(config):
     params = Towers(config.teacher).initial(0, 0.05)
     params |= draw({path: x for path, x in params.items() if isinstance(x, Drawn)})
