@@ -34,9 +34,9 @@ from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.train.candidates import Candidates, candidates_for, open_share
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.train.loop import Stage, fit
+from scalingnote_jax.train.loop import Stage, fit, read_metrics
 from scalingnote_jax.train.prepare import Prepared, Schedule, check_batch, make_schedule
-from scalingnote_jax.train.probe import Probe, cone, encode_again, mean_unit
+from scalingnote_jax.train.probe import Probe, alarms, cone, encode_again, mean_unit
 from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, student_vectors, update
@@ -250,7 +250,10 @@ def distill(
         table = student_tokens(watched, lesson.student, place.workdir.tokens)
         stage = replace(stage, probe=_probe(cfg, lesson.student, stage, table, vectors, store))
     pairing = pairing_meta(queries.manifest["checkpoint"], lesson.student)
-    return fit(replace(stage, meta=stage.meta | pairing))
+    state = fit(replace(stage, meta=stage.meta | pairing))
+    for alarm in alarms(read_metrics(stage.folder / "metrics.jsonl")):
+        say(f"distill: this student may not keep its recall: {alarm}")
+    return state
 
 
 def student_tokens(texts: list[str], student: TowerConfig, tokens: Path) -> TokenTable:

@@ -18,9 +18,11 @@ from scalingnote_jax.config import DistillConfig
 from scalingnote_jax.data.augment.title_names import title_names
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
+from scalingnote_jax.data.overlaps import seen_entities
 from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
 
+_ENOUGH = 32  # dev queries to watch a student by
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
 
@@ -33,7 +35,7 @@ class QueryTexts:
         owners: int32 [len(learned)], the place in `DistillConfig.queries` of the source of each;
             of a text of several sources, the first.
         left_out: those that `max_queries` leaves out, in the same order.
-        dev: of the dev queries.
+        dev: of the dev queries, of unseen entities where there are enough of those.
     """
 
     learned: list[str]
@@ -87,13 +89,24 @@ def query_texts(
         rng = np.random.default_rng([seed, 2])
         chosen = np.sort(rng.choice(len(kept), cfg.max_queries, replace=False))
     learned, taken = [kept[i] for i in chosen], set(chosen.tolist())
-    dev = judged.get("dev", set())
     return QueryTexts(
         learned,
         np.array([texts[t] for t in learned], np.int32),
         [t for i, t in enumerate(kept) if i not in taken],
-        [q.text for q in collection.queries if q.id in dev],
+        _watched(collection),
     )
+
+
+def _watched(collection: Collection) -> list[str]:
+    """The dev queries; of entities that training has not seen only, where there are enough: it is
+    there that a student falls behind first.
+    """
+    if "dev" not in collection.splits:
+        return []
+    seen = seen_entities(collection, "dev")
+    unseen = {query_id for query_id, known in seen.items() if not known}
+    chosen = unseen if len(unseen) >= _ENOUGH else set(seen)
+    return [q.text for q in collection.queries if q.id in chosen]
 
 
 def epoch_rows(

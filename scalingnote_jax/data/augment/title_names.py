@@ -23,7 +23,8 @@ from scalingnote_jax.data.sources.base import Document
 
 _WORD = re.compile(r"\w+")
 _SEPARATOR = re.compile(r"\s+[-–—|·/]\s+|\s*[:;,()\[\]：；，（）【】]\s*")
-_MOST_TITLES = 0.05  # words that more of the titles have name a kind ("FAQ", "hotel")
+# Words that more of the titles have, as a share and in number, name a kind ("FAQ", "hotel")
+_MOST_TITLES, _MOST_OF_FEW = 0.05, 5
 _FEWEST_NAMES = 3  # so many different ones make a slot of names
 
 
@@ -132,7 +133,7 @@ class _Rare:
     """Whether a run of words stands in so few titles that it may be a name."""
 
     def __init__(self, titles: Sequence[str]):
-        self._limit = max(1, int(_MOST_TITLES * len(titles)))
+        self._limit = max(_MOST_OF_FEW, int(_MOST_TITLES * len(titles)))
         self._of_word: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
         for words in map(tuple, map(_folded, titles)):
             for word in set(words):
