@@ -29,7 +29,7 @@ from scalingnote_jax.vectors.store import VectorStore
 BEST = 10  # documents of which the student should find the teacher's
 MOST_DOCUMENTS = 100_000  # of a larger corpus, evenly spaced: a probe must stay cheap
 _BLOCK = 65_536  # rows at a time
-# At which students were seen to lose recall on entities that training had not (docs/distillation.md)
+# At which students were seen to lose recall on unseen entities (docs/distillation.md)
 LOW_OVERLAP, WIDE_SWING, LOW_RANK = 0.55, 0.15, 0.65
 
 

@@ -1,4 +1,4 @@
-"""Splits by entity: no entity of a test query is in training, and no judgement is lost or made up."""
+"""Splits by entity: no entity of a test query is in training, and no judgement is made up."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from scalingnote_jax.errors import UserError
 
 NAN, INF = math.nan, math.inf
 FOLDER = Path(__file__).parents[3] / "configs"
-CONFIGS = sorted(p for p in FOLDER.glob("*.py") if "def get_config(" in p.read_text())
+CONFIGS = sorted(p for p in FOLDER.rglob("*.py") if "def get_config(" in p.read_text())
 
 TOWER = TowerConfig("random", tokenizer="bytes", projection=16)
 # One of each shape, so that every field of every shape is there
