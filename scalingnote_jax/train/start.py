@@ -99,7 +99,7 @@ def fitted_projection(
 
 def query_start(
     towers: Towers,
-    queries: Sequence[str],
+    collection: Collection,
     prepared: Prepared,
     initial: Callable[[], Flat],
     seed: int,
@@ -111,11 +111,11 @@ def query_start(
     Ours; without it a baseline such as ScalingDoc pays for the search alone.
 
     Args:
-        queries: texts of the training split.
+        collection: its training queries are read.
         initial: the parameters without that, as `placing.place` takes them.
         batch_size: as in `EncodeConfig`.
     """
-    rng = np.random.default_rng([seed, 4])
+    queries, rng = _train_queries(collection), np.random.default_rng([seed, 4])
     chosen = np.sort(rng.choice(len(queries), min(len(queries), FIT_TEXTS), replace=False))
     texts = [queries[i] for i in chosen]
     say(f"train: the query side's projection is fitted on {len(texts)} queries")
@@ -132,8 +132,7 @@ def query_start(
 
 def whitened_start(
     towers: Towers,
-    queries: Sequence[str],
-    documents: Sequence[tuple[str, str]],
+    collection: Collection,
     prepared: Prepared,
     initial: Callable[[], Flat],
     seed: int,
@@ -145,21 +144,22 @@ def whitened_start(
     they share, and a random projection keeps it. Ours; docs/choices.md says what it brings.
 
     Args:
-        queries: texts of the training split.
-        documents: (title, text).
+        collection: its training queries and documents are read.
         initial: the parameters without that, as `placing.place` takes them.
         batch_size: as in `EncodeConfig`.
     """
     placed = place(initial(), prepared.shardings.params | prepared.shardings.frozen)
     params = nest(placed)
     found: dict[str, list[np.ndarray]] = {}
+    queries, documents = _train_queries(collection), collection.documents
     for side, texts in (("query", queries), ("doc", documents)):
         tower, name = getattr(towers, side), "shared" if towers.cfg.share else side
         bare = TowerDef(replace(tower.cfg, projection=0), tower.shape)
         body = {key: part for key, part in params[name].items() if key != "projection"}
         given = bare, body, tower_tokenizer(bare.cfg), prepared.mesh, batch_size
         chosen = _some(texts, tower.shape.hidden_size, seed)  # of both sides twice that
-        found.setdefault(name, []).append(unit_rows(Encoder(*given).encode(chosen)))
+        pairs = [t if isinstance(t, str) else (t.title, t.text) for t in chosen]
+        found.setdefault(name, []).append(unit_rows(Encoder(*given).encode(pairs)))
     joined = {name: np.concatenate(parts) for name, parts in found.items()}
     if _start_equal(towers):
         joined = dict.fromkeys(joined, np.concatenate(list(joined.values())))
@@ -207,19 +207,13 @@ def stage1_start(
 ) -> Callable[[], Flat]:
     """What makes the parameters of stage 1 at step 0, with projections as the config asks for."""
     start: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
+    whitened = cfg.projection_start == "whitened"
+    for wanted, fitted in ((whitened, whitened_start), (cfg.fit_query_projection, query_start)):
+        if wanted:
+            start = partial(fitted, towers, collection, prepared, start, seed, batch_size)
+    return start
 
-    def queries() -> list[str]:
-        judged = collection.qrels("train")
-        return [q.text for q in collection.queries if q.id in judged]
 
-    def whitened() -> Flat:
-        documents = [(d.title, d.text) for d in collection.documents]
-        given = towers, queries(), documents, prepared, plain, seed
-        return whitened_start(*given, batch_size)
-
-    plain = start
-    if cfg.projection_start == "whitened":
-        start = whitened
-    if not cfg.fit_query_projection:
-        return start
-    return lambda: query_start(towers, queries(), prepared, start, seed, batch_size)
+def _train_queries(collection: Collection) -> list[str]:
+    judged = collection.qrels("train")
+    return [q.text for q in collection.queries if q.id in judged]
