@@ -230,7 +230,9 @@ def distill(
     prompts = collection.query_prompts.values()
     texts = query_texts(cfg, collection, lesson.seed, prompts)
     learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
-    say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
+    counts = np.bincount(texts.owners, minlength=len(cfg.queries))
+    sources = ", ".join(f"{n} {name}" for name, n in zip(cfg.queries, counts, strict=True))
+    say(f"distill: {len(learned)} query texts ({sources}); watched on {len(watched)} others")
     both = [*learned, *watched]
     cached = cfg.cache_dtype, lesson.encode, place
     queries = text_vectors(lesson.teacher, both, "distill", *cached)
