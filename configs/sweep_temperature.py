@@ -16,7 +16,7 @@ from scalingnote_jax.sweep import Sweep
 
 def get_sweep() -> Sweep:
     """A weight of zero leaves a loss out. Three seeds: what one training does is luck, too."""
-    base = load_config(Path(__file__).with_name("scalingnote.py"))
+    base = load_config(Path(__file__).parent / "paper" / "scalingnote.py")
     query = replace(base.teacher.query, num_layers=12)
     teacher = replace(base.teacher, query=query, doc=replace(base.teacher.doc, num_layers=12))
     return Sweep(

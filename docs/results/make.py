@@ -47,7 +47,9 @@ def add(workdir: Path, config_file: Path, name: str, folder: Path = HERE) -> Pat
     metrics = json.loads((workdir / "eval" / "metrics.json").read_text())
     config = read_workdir_config(workdir)
     name, words = name or config.name, overrides(config, config_file)
-    file = f"configs/{config_file.name}"
+    parts = config_file.parts  # as from the top of a clone, wherever the clone is
+    inside = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    file = "/".join(("configs", *inside))
     command = ["scalingnote", "run", file, *words, f"--workdir=runs/{name}"]
     result = {
         "name": name,

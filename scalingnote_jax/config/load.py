@@ -79,7 +79,7 @@ def _shipped(function: str) -> dict[str, Path]:
         folder = Path(str(resources.files("scalingnote_jax.configs")))
     except ModuleNotFoundError:
         folder = Path(__file__).parents[2] / "configs"
-    files = sorted(folder.glob("[!_]*.py"))
+    files = sorted(folder.rglob("[!_]*.py"), key=lambda file: file.stem)
     return {file.stem: file for file in files if f"def {function}(" in file.read_text()}
 
 

@@ -28,7 +28,7 @@ from scalingnote_jax.config.limits import (
 )
 from scalingnote_jax.config.towers import TowerConfig
 
-QuerySource = Literal["train", "unlabelled", "titles", "sentences", "noised"]
+QuerySource = Literal["train", "unlabelled", "titles", "sentences", "swapped", "titled", "noised"]
 NegativeSource = Literal["none", "judged", "bm25", "teacher"]
 QueryNoise = Literal[
     "typos",
@@ -112,6 +112,9 @@ class TrainConfig:
     # The highest rate of its logarithm, which moves by about so much a step, on the schedule of
     # `optim`: at an LLM's rate it would hardly move in a run
     temperature_learning_rate: Positive = 1e-3
+    # What the projections are before the first step: of orthonormal columns, drawn by the seed, or
+    # such that the vectors of pretrained towers lie in no narrow cone (train/start.py)
+    projection_start: Literal["random", "whitened"] = "random"
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False
@@ -189,7 +192,10 @@ class DistillConfig:
     fit_projection: bool = False
     # Which texts' teacher vectors are learned (docs/distillation.md)
     queries: tuple[QuerySource, ...] = ("train",)
-    sentences_per_document: Count = 1  # from its beginning, where "sentences" is among `queries`
+    # From its beginning, where "sentences" or "titled" is among `queries`
+    sentences_per_document: Count = 1
+    # Where "swapped" is among `queries`: so many other names for each training query that says one
+    swaps_per_query: Count = 4
     # Where "noised" is among `queries`: each text of the others once more, disturbed by one of
     # these kinds (docs/robustness.md), never as the evaluation disturbs its own
     noise: tuple[QueryNoise, ...] = ("typos", "swaps", "dropped_words", "truncated")
@@ -215,6 +221,8 @@ class DistillConfig:
     top_documents: Count = 16  # the teacher's best of each query: in w_kl, w_margin, w_rank
     # Drawn anew each step, shared by its queries: in w_kl, w_margin, w_rank too
     sample_documents: Count = 256
+    # A query meets the best documents of its batch's other queries too
+    share_top_documents: bool = False
     # Lengths, rising to D, that the student's vectors may be cut to; (): D alone
     matryoshka: tuple[Count, ...] = ()
     # Mean gradient of this many parts of the batch, one after the other: that of the whole batch

@@ -35,6 +35,7 @@ class Draw(enum.IntEnum):
     SAMPLE = 10  # which documents the queries of a step share
     MEMBER = 11  # which queries of a collection an epoch of a mixture has
     BATCH = 12  # in which order batches of single collections come
+    NAME = 13  # which names the training queries are given
 
 
 def keyed(*parts: int | np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a collection's splits have in common, and which documents look alike: counted, to be said
-aloud when a dataset is built. Nothing is refused: real collections have some of it.
+aloud when a dataset is built, or by the evaluation. Nothing is refused: real collections have some
+of it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from scalingnote_jax.data.augment.title_names import title_names
+from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.same_texts import Groups
-from scalingnote_jax.data.sources.base import Qrels
+from scalingnote_jax.data.sources.base import Qrels, fold
 
 
 def overlaps(
@@ -45,6 +48,28 @@ def overlaps(
                     "of a training pair, either way round (but for case and white space): what is "
                     "measured on them was learned"
                 )
+
+
+def seen_entities(collection: Collection, split: str) -> dict[str, bool]:
+    """Query id of a split → whether a training query is about the entity of one of its relevant
+    documents.
+
+    Documents are of one entity if their titles have the same name (`title_names.py`), or else the
+    same title; a document without a title is one of its own.
+    """
+    trained = collection.qrels("train") if "train" in collection.splits else {}
+    judged = collection.qrels(split)
+    row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
+    ids = sorted(set().union(*trained.values(), *judged.values()))
+    documents = collection.documents.take([row_of[doc_id] for doc_id in ids])
+    names = title_names(collection, documents)
+    entity = {d.id: fold(names.name(d.title) or d.title) or d.id for d in documents}
+
+    def entities(grades: Mapping[str, int]) -> set[str]:
+        return {entity[doc_id] for doc_id, grade in grades.items() if grade > 0}
+
+    known = set().union(*map(entities, trained.values()))
+    return {qid: bool(known & entities(grades)) for qid, grades in judged.items()}
 
 
 class _Numbers:

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalingnote_jax.config import DataConfig, EvalConfig
+from scalingnote_jax.data.augment.perturb import (
+    QUERY_KINDS,
+    near_copies,
+    perturb,
+    shuffled_documents,
+)
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.perturb import QUERY_KINDS, near_copies, perturb, shuffled_documents
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.metrics import cutoff_of

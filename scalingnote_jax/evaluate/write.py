@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from scalingnote_jax.data.overlaps import seen_entities
 from scalingnote_jax.data.sources.base import Qrels, Query
 from scalingnote_jax.evaluate import statistics
 from scalingnote_jax.evaluate.costs import costs
@@ -75,6 +76,8 @@ def write(
     }
     metrics = {"dataset": subject.name, "rows": out} | _about(subject, shipped)
     metrics |= {"retention": retention(out, shipped)}
+    seen = seen_entities(collection, subject.eval.split)
+    optional |= {"entities": by_entities(out, singles, seen, names, subject.seed, shipped)}
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = spread_examples(texts, relevant, queries, rows)
@@ -173,6 +176,44 @@ def _metrics_row(
     }
     head = {"system": row.system, "search": row.search, "queries": queries, "metrics": means}
     return head | empty | row.facts
+
+
+def by_entities(
+    out: list[dict[str, Any]],
+    singles: list[PerQuery],
+    seen: dict[str, bool],
+    names: Sequence[str],
+    seed: int,
+    shipped: str,
+) -> dict[str, Any]:
+    """What the student keeps for queries about entities that training has seen ("seen") and for
+    those about others ("unseen"), for those groups that there are: each {"queries", "student",
+    "teacher", "retention", "retention_intervals"}.
+
+    Args:
+        out: rows as `metrics.json` has them; `singles`: of the same rows.
+        seen: query id → whether its entity was.
+    """
+    pair = retention_pair(out, shipped)
+    if pair is None:
+        return {}
+    groups: dict[str, Any] = {}
+    for name, wanted in (("seen", True), ("unseen", False)):
+        chosen = [qid for qid in singles[0] if seen.get(qid, False) is wanted]
+        if not chosen:
+            continue
+        values = np.array([[[singles[at][q][n] for n in names] for q in chosen] for at in pair])
+        student, teacher = (dict(zip(names, x.mean(axis=0).tolist(), strict=True)) for x in values)
+        means = statistics.resampled_means(values, seed)
+        kept = {n: student[n] / teacher[n] for n in names if teacher[n] > 0}
+        spread = {
+            n: statistics.ratio_interval(means[:, 0, m], means[:, 1, m])
+            for m, n in enumerate(names)
+            if n in kept
+        }
+        groups[name] = {"queries": len(chosen), "student": student, "teacher": teacher}
+        groups[name] |= {"retention": kept, "retention_intervals": spread}
+    return groups
 
 
 def retention_pair(rows: list[dict[str, Any]], shipped: str) -> tuple[int, int] | None:

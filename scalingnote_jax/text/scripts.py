@@ -1,7 +1,7 @@
 """Writing systems: whose words no spaces part, and which characters belong to the letter before.
 
 Each name is the inside of a character class of `re`. Not for how texts are cut into words: see
-`retrieval/bm25.py`, `data/perturb.py`.
+`retrieval/bm25.py`, `data/augment/perturb.py`.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 cosine of .98 may still be that of any two queries.
 
 `cone` looks at a batch, as part of a step. `Probe` looks at texts that are not learned, now and
-then: the same figures, and how many of the teacher's ten best documents the student finds. None of
-it changes what is learned.
+then: the same figures, and how many of the teacher's ten best documents the student finds. `alarms`
+says which of them a student should not ship with. None of it changes what is learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from scalingnote_jax.vectors.store import VectorStore
 BEST = 10  # documents of which the student should find the teacher's
 MOST_DOCUMENTS = 100_000  # of a larger corpus, evenly spaced: a probe must stay cheap
 _BLOCK = 65_536  # rows at a time
+# At which students were seen to lose recall on unseen entities (docs/distillation.md)
+LOW_OVERLAP, WIDE_SWING, LOW_RANK = 0.55, 0.15, 0.65
 
 
 def cone(student_raw: jax.Array, teacher_raw: jax.Array, mean: jax.Array) -> dict[str, jax.Array]:
@@ -53,6 +55,37 @@ def cone(student_raw: jax.Array, teacher_raw: jax.Array, mean: jax.Array) -> dic
         "student_rank": effective_rank(student),
         "teacher_rank": effective_rank(teacher),
     }
+
+
+def alarms(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What speaks against the student at the end of a training, a sentence each.
+
+    Args:
+        records: of its `metrics.jsonl`. The last third of the looks counts: a student on its way
+            may look as bad.
+    """
+    looks = [r for r in records if "heldout_student_rank" in r]
+    looks = looks[-max(1, len(looks) // 3) :]
+    found = []
+    overlaps = [r[name] for r in looks if (name := f"heldout_overlap@{BEST}") in r]
+    if overlaps and overlaps[-1] < LOW_OVERLAP:
+        found.append(
+            f"it finds {overlaps[-1]:.0%} of the teacher's {BEST} best documents of texts that it "
+            f"did not learn (alarm below {LOW_OVERLAP:.0%})"
+        )
+    if overlaps and max(overlaps) - min(overlaps) > WIDE_SWING:
+        found.append(
+            f"that share still swings between {min(overlaps):.0%} and {max(overlaps):.0%} "
+            f"(alarm above {WIDE_SWING:.0%})"
+        )
+    if looks:
+        ratio = looks[-1]["heldout_student_rank"] / max(looks[-1]["heldout_teacher_rank"], 1e-9)
+        if ratio < LOW_RANK:
+            found.append(
+                f"its vectors differ in {ratio:.2f} times as many directions as the teacher's "
+                f"(alarm below {LOW_RANK})"
+            )
+    return found
 
 
 def pair_cosine(emb: jax.Array) -> jax.Array:

@@ -4,7 +4,6 @@ the same with other towers. The step first, then what it needs: batches, towers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
-from scalingnote_jax.train.start import query_start
+from scalingnote_jax.train.start import stage1_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, unit_loss, update
 from scalingnote_jax.workflow.engine import Place
@@ -247,14 +246,10 @@ def build(
         for side, tower in (("query", towers.query), ("doc", towers.doc))
     }
     check_vocabularies(cfg, *(contracts[s]["tokenizer"] for s in ("query", "doc")))
-    initial: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
+    given = cfg, towers, pairs.collection, prepared, seed, start.batch_size
+    initial = stage1_start(*given)
     if start.before is not None:
         initial = partial(trained_weights, start.before, prepared)
-    elif cfg.fit_query_projection:
-        judged = pairs.collection.qrels("train")
-        texts = [q.text for q in pairs.collection.queries if q.id in judged]
-        given = towers, texts, prepared, initial, seed
-        initial = partial(query_start, *given, start.batch_size)
     return Stage(
         name="train",
         folder=place.folder,

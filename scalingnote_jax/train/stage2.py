@@ -19,9 +19,9 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
+from scalingnote_jax.data.augment.query_texts import epoch_rows, query_texts
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -34,9 +34,9 @@ from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.train.candidates import Candidates, candidates_for, open_share
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.train.loop import Stage, fit
+from scalingnote_jax.train.loop import Stage, fit, read_metrics
 from scalingnote_jax.train.prepare import Prepared, Schedule, check_batch, make_schedule
-from scalingnote_jax.train.probe import Probe, cone, encode_again, mean_unit
+from scalingnote_jax.train.probe import Probe, alarms, cone, encode_again, mean_unit
 from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, student_vectors, update
@@ -76,8 +76,12 @@ def distill_step(
         documents: tuple[jax.Array, ...] = ()
         ids = None
         if "top_emb" in batch:
-            documents = (batch["top_emb"], batch["sample_emb"])
-            ids = (batch["top_ids"], batch["sample_ids"])
+            shared_emb, shared_ids = batch["sample_emb"], batch["sample_ids"]
+            if cfg.share_top_documents:
+                best = batch["top_emb"].reshape(-1, shared_emb.shape[-1])
+                shared_emb = jnp.concatenate([best, shared_emb])
+                shared_ids = jnp.concatenate([batch["top_ids"].reshape(-1), shared_ids])
+            documents, ids = (batch["top_emb"], shared_emb), (batch["top_ids"], shared_ids)
         loss = partial(stage2_loss, cfg=cfg, ids=ids)
         vectors = (student_raw, batch["teacher_raw"])
         total, sums = matryoshka(loss, cfg.matryoshka)(*vectors, *documents)
@@ -226,7 +230,9 @@ def distill(
     prompts = collection.query_prompts.values()
     texts = query_texts(cfg, collection, lesson.seed, prompts)
     learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
-    say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
+    counts = np.bincount(texts.owners, minlength=len(cfg.queries))
+    sources = ", ".join(f"{n} {name}" for name, n in zip(cfg.queries, counts, strict=True))
+    say(f"distill: {len(learned)} query texts ({sources}); watched on {len(watched)} others")
     both = [*learned, *watched]
     cached = cfg.cache_dtype, lesson.encode, place
     queries = text_vectors(lesson.teacher, both, "distill", *cached)
@@ -246,7 +252,10 @@ def distill(
         table = student_tokens(watched, lesson.student, place.workdir.tokens)
         stage = replace(stage, probe=_probe(cfg, lesson.student, stage, table, vectors, store))
     pairing = pairing_meta(queries.manifest["checkpoint"], lesson.student)
-    return fit(replace(stage, meta=stage.meta | pairing))
+    state = fit(replace(stage, meta=stage.meta | pairing))
+    for alarm in alarms(read_metrics(stage.folder / "metrics.jsonl")):
+        say(f"distill: this student may not keep its recall: {alarm}")
+    return state
 
 
 def student_tokens(texts: list[str], student: TowerConfig, tokens: Path) -> TokenTable:

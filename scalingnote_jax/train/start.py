@@ -1,5 +1,5 @@
 """Parameters before the first step, where they are not simply pretrained or random: a student from
-layers of the trained teacher, and projections fitted by least squares in place of many steps.
+layers of the trained teacher, and projections fitted in place of many steps.
 
 Which layers a student takes, and what follows for its config, is said in `models/from_teacher.py`.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from scalingnote_jax.config import DistillConfig, EncodeConfig, replace
+from scalingnote_jax.config import DistillConfig, EncodeConfig, TrainConfig, replace
+from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.from_teacher import from_teacher, is_from_teacher
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
@@ -28,6 +30,7 @@ from scalingnote_jax.vectors.trained import TrainedTower
 
 FIT_TEXTS = 4096  # of which a projection is fitted
 RIDGE = 1e-3  # of the mean of the squared singular values
+WHITE_RIDGE = 1e-3  # of the mean eigenvalue without the largest, that of the mean vector
 _STUDENT, _QUERY = "student/projection", "query/projection"
 
 
@@ -96,7 +99,7 @@ def fitted_projection(
 
 def query_start(
     towers: Towers,
-    queries: Sequence[str],
+    collection: Collection,
     prepared: Prepared,
     initial: Callable[[], Flat],
     seed: int,
@@ -108,11 +111,11 @@ def query_start(
     Ours; without it a baseline such as ScalingDoc pays for the search alone.
 
     Args:
-        queries: texts of the training split.
+        collection: its training queries are read.
         initial: the parameters without that, as `placing.place` takes them.
         batch_size: as in `EncodeConfig`.
     """
-    rng = np.random.default_rng([seed, 4])
+    queries, rng = _train_queries(collection), np.random.default_rng([seed, 4])
     chosen = np.sort(rng.choice(len(queries), min(len(queries), FIT_TEXTS), replace=False))
     texts = [queries[i] for i in chosen]
     say(f"train: the query side's projection is fitted on {len(texts)} queries")
@@ -125,3 +128,92 @@ def query_start(
     query = Encoder(bare, body, tokenizer, mesh, size)
     table = tokens_of([("", text) for text in texts], bare.cfg, tokenizer)
     return placed | {_QUERY: fitted_projection(query, table, doc.encode(texts), True, seed)}
+
+
+def whitened_start(
+    towers: Towers,
+    collection: Collection,
+    prepared: Prepared,
+    initial: Callable[[], Flat],
+    seed: int,
+    batch_size: int,
+) -> Flat:
+    """Parameters of stage 1 at step 0, with projections that whiten what the bodies give.
+
+    The vectors of a pretrained LLM lie in a narrow cone: nearly all of their length is a mean that
+    they share, and a random projection keeps it. Ours; docs/choices.md says what it brings.
+
+    Args:
+        collection: its training queries and documents are read.
+        initial: the parameters without that, as `placing.place` takes them.
+        batch_size: as in `EncodeConfig`.
+    """
+    placed = place(initial(), prepared.shardings.params | prepared.shardings.frozen)
+    params = nest(placed)
+    found: dict[str, list[np.ndarray]] = {}
+    queries, documents = _train_queries(collection), collection.documents
+    for side, texts in (("query", queries), ("doc", documents)):
+        tower, name = getattr(towers, side), "shared" if towers.cfg.share else side
+        bare = TowerDef(replace(tower.cfg, projection=0), tower.shape)
+        body = {key: part for key, part in params[name].items() if key != "projection"}
+        given = bare, body, tower_tokenizer(bare.cfg), prepared.mesh, batch_size
+        chosen = _some(texts, tower.shape.hidden_size, seed)  # of both sides twice that
+        pairs = [t if isinstance(t, str) else (t.title, t.text) for t in chosen]
+        found.setdefault(name, []).append(unit_rows(Encoder(*given).encode(pairs)))
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    if _start_equal(towers):
+        joined = dict.fromkeys(joined, np.concatenate(list(joined.values())))
+    say("train: the projections whiten what the towers give before the first step")
+    return placed | {
+        f"{name}/projection": whitening(x, towers.doc.dim) for name, x in joined.items()
+    }
+
+
+def _some(texts: Sequence[Any], count: int, seed: int) -> list[Any]:
+    rng = np.random.default_rng([seed, 5])
+    return [texts[i] for i in np.sort(rng.choice(len(texts), min(len(texts), count), False))]
+
+
+def whitening(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """[E, dim] float32: along the `dim` directions in which the vectors are longest, each divided
+    by the root of its mean square, so that no direction, their mean's neither, outweighs another.
+    As long as a projection with orthonormal columns.
+
+    Args:
+        vectors: [n, E], n of about 2 · E or more.
+    """
+    x = vectors.astype(np.float64)
+    values, directions = np.linalg.eigh(x.T @ x / len(x))  # rising
+    values, directions = values[::-1], directions[:, ::-1]
+    ridge = WHITE_RIDGE * values[1:].mean()
+    white = directions[:, :dim] / np.sqrt(values[:dim] + ridge)
+    return (white * np.sqrt(dim) / np.linalg.norm(white)).astype(np.float32)
+
+
+def _start_equal(towers: Towers) -> bool:
+    """Whether both sides are the same function of a text before the first step."""
+    alike = ("weights", "num_layers", "pooling", "bidirectional", "projection")
+    one, other = towers.query.cfg, towers.doc.cfg
+    return all(getattr(one, name) == getattr(other, name) for name in alike)
+
+
+def stage1_start(
+    cfg: TrainConfig,
+    towers: Towers,
+    collection: Collection,
+    prepared: Prepared,
+    seed: int,
+    batch_size: int,
+) -> Callable[[], Flat]:
+    """What makes the parameters of stage 1 at step 0, with projections as the config asks for."""
+    start: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
+    whitened = cfg.projection_start == "whitened"
+    for wanted, fitted in ((whitened, whitened_start), (cfg.fit_query_projection, query_start)):
+        if wanted:
+            start = partial(fitted, towers, collection, prepared, start, seed, batch_size)
+    return start
+
+
+def _train_queries(collection: Collection) -> list[str]:
+    judged = collection.qrels("train")
+    return [q.text for q in collection.queries if q.id in judged]

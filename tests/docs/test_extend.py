@@ -126,6 +126,7 @@ def test_a_data_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset.build_dataset(cfg, tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_a_tower_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("tower-family.md", "python")
     known = dict(families.FAMILIES)

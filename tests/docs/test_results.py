@@ -37,6 +37,7 @@ def test_each_file_can_be_made_again(path: Path) -> None:
     assert result["rows"]
 
 
+@pytest.mark.slow
 def test_a_workdir_becomes_a_file(finished: Path, tiny_config: Path, tmp_path: Path) -> None:
     path = make.add(finished, tiny_config, "", tmp_path)
     assert path.name == "beir-tiny-0.json"

@@ -229,6 +229,7 @@ def test_a_call_that_names_no_side_is_a_query(finished: Path, tmp_path: Path):
     np.testing.assert_array_equal(theirs.encode(QUERIES), theirs.encode_query(QUERIES))
 
 
+@pytest.mark.slow
 def test_the_card_s_settings_can_be_pasted(finished: Path, tmp_path: Path):
     card = (export(finished, tmp_path / "out", "--format=hf") / "README.md").read_text()
     (block,) = re.findall(r"```sh\n(.*?)\n```", card, re.DOTALL)

@@ -57,6 +57,7 @@ def get_config() -> Config:
 """
 
 
+@pytest.mark.slow
 def test_the_vectors_are_the_models_own(
     tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,6 @@ from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.train.prepare import Prepared, make_schedule
 
 FOLDER = Path(__file__).parent
-CONFIGS = FOLDER.parents[1] / "configs"
 # (config, mesh, chips): v5e and v6e 16x16 have 256 chips, v5p 4x4x8 has 128.
 CASES = [
     ("qwen2_5_7b", MeshConfig(data=-1, fsdp=32), 256),
@@ -103,7 +102,7 @@ def name_of(mesh: MeshConfig, chips: int) -> str:
     ("name", "cfg", "chips"), CASES, ids=[f"{c[0]}.{name_of(*c[1:])}" for c in CASES]
 )
 def test_shardings_are_as_written_down(name: str, cfg: MeshConfig, chips: int) -> None:
-    config = load_config(CONFIGS / f"{name}.py")
+    config = load_config(name)
     sizes = mesh_lib.mesh_sizes(cfg, chips)
     given = table(config, AbstractMesh(tuple(sizes.values()), tuple(sizes)))
     path = FOLDER / f"{name}.{name_of(cfg, chips)}.txt"
@@ -113,7 +112,7 @@ def test_shardings_are_as_written_down(name: str, cfg: MeshConfig, chips: int) -
 
 
 def test_no_large_tensor_is_copied_to_every_chip() -> None:
-    config = load_config(CONFIGS / "qwen2_5_7b.py")
+    config = load_config("qwen2_5_7b")
     sizes = mesh_lib.mesh_sizes(MeshConfig(data=1, fsdp=-1), 256)
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     prepared = prepare(config, mesh)

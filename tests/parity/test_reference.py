@@ -86,6 +86,7 @@ def test_smollm2_tokenizer() -> None:
     assert tokenizer.encode(["<|im_end|>"], 64) == [[2]]  # special, although no BOS is added
 
 
+@pytest.mark.slow
 def test_smollm2_hidden_states(smollm2: tuple[TowerDef, dict[str, Any]]) -> None:
     tower, params = smollm2
     wanted = reference("smollm2.npz")
@@ -96,6 +97,7 @@ def test_smollm2_hidden_states(smollm2: tuple[TowerDef, dict[str, Any]]) -> None
     np.testing.assert_allclose(last, wanted["hidden_last"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_smollm2_as_a_language_model(smollm2: tuple[TowerDef, dict[str, Any]]) -> None:
     tower, params = smollm2
     wanted = reference("smollm2.npz")
@@ -115,6 +117,7 @@ def test_smollm2_as_a_language_model(smollm2: tuple[TowerDef, dict[str, Any]]) -
     assert nll == pytest.approx(2.017637, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_smollm2_first_layers(smollm2: tuple[TowerDef, dict[str, Any]]) -> None:
     _, whole = smollm2
     two = tower_def(TowerConfig(weights=SMOLLM2, num_layers=2, projection=64))
@@ -140,6 +143,7 @@ def test_minilm(minilm: tuple[TowerDef, dict[str, Any]]) -> None:
     np.testing.assert_allclose(emb, wanted["emb"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_minilm_published_numbers(minilm: tuple[TowerDef, dict[str, Any]]) -> None:
     tower, params = minilm
     (emb,) = normalise(encode(tower, params, ["This is an example sentence"], 16))

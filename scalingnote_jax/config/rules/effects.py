@@ -90,8 +90,13 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
     "distill": (
         Effect(
             ("sentences_per_document",),
-            lambda c: "sentences" in c.distill.queries,
-            "'sentences' in --distill.queries",
+            lambda c: bool({"sentences", "titled"} & {*c.distill.queries}),
+            "'sentences' or 'titled' in --distill.queries",
+        ),
+        Effect(
+            ("swaps_per_query",),
+            lambda c: "swapped" in c.distill.queries,
+            "'swapped' in --distill.queries",
         ),
         Effect(
             ("noise", "noise_strength"),
@@ -106,7 +111,7 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
             "w_kl or w_rank above 0",
         ),
         Effect(
-            ("top_documents", "sample_documents"),
+            ("top_documents", "sample_documents", "share_top_documents"),
             _compares_scores,
             "w_kl, w_margin or w_rank above 0",
         ),

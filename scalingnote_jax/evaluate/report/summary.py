@@ -125,6 +125,20 @@ def facts(rows: Sequence[Row], kept: Kept) -> list[Fact]:
     return found
 
 
+def entity_bars(entities: Mapping[str, Mapping[str, Any]]) -> list[RetentionBar]:
+    """What is kept for queries about entities that training has seen and for those about others."""
+    names = dict.fromkeys(name for group in entities.values() for name in group["retention"])
+    kept: dict[str, float] = {}
+    intervals: dict[str, Sequence[float]] = {}
+    for name in names:
+        for group, found in entities.items():
+            if name in found["retention"]:
+                label = f"{name}, {group} ({found['queries']} queries)"
+                kept[label] = found["retention"][name]
+                intervals[label] = found["retention_intervals"][name]
+    return bars(kept, intervals)
+
+
 def bars(
     retention: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None
 ) -> list[RetentionBar]:

@@ -32,7 +32,7 @@ from scalingnote_jax.errors import UserError
 
 NAN, INF = math.nan, math.inf
 FOLDER = Path(__file__).parents[3] / "configs"
-CONFIGS = sorted(p for p in FOLDER.glob("*.py") if "def get_config(" in p.read_text())
+CONFIGS = sorted(p for p in FOLDER.rglob("*.py") if "def get_config(" in p.read_text())
 
 TOWER = TowerConfig("random", tokenizer="bytes", projection=16)
 # One of each shape, so that every field of every shape is there
@@ -170,6 +170,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "temperature": [*POSITIVE, 0.001],  # above the cap
         "learn_temperature": FLAG,
         "temperature_learning_rate": POSITIVE,
+        "projection_start": WORD,
         "fit_query_projection": FLAG,
         "max_logit_scale": [*POSITIVE, 10.0],  # below 1 / 0.05
         "false_negative_margin": [-2.1, 2.1, NAN, "0.1"],
@@ -202,6 +203,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "fit_projection": FLAG,
         "queries": [(), ("noised",), ("train", "train"), ("test",), "train"],
         "sentences_per_document": COUNT,
+        "swaps_per_query": COUNT,
         "noise": [("shouting",), "typos"],
         "noise_strength": [0.0, 1.1, NAN],
         "query_weights": [(1.0, 1.0), (-1.0,), (0.0,), (NAN,)],
@@ -216,6 +218,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "score_temperature": POSITIVE,
         "top_documents": COUNT,
         "sample_documents": COUNT,
+        "share_top_documents": FLAG,
         "matryoshka": [*SIZES, (8,), (16, 8)],
         "probe_queries": COUNT_OR_ZERO,
         "probe_every": INTERVAL,

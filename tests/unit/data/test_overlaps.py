@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
-from scalingnote_jax.data.overlaps import overlaps
+from scalingnote_jax.data.overlaps import overlaps, seen_entities
 from scalingnote_jax.data.same_texts import Groups, TextHashes
 from scalingnote_jax.data.sources.base import Document, Qrels, Query, fold
 
@@ -90,3 +93,27 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     own = said(train={"q0": {"d5": 1, "d4": 1}})
     assert own == [SHARED, "train: 1 of 2 relevant pairs are of a text with itself"]
     assert np.unique(groups().doc_texts).size == 4
+
+
+def test_seen_entities_by_hand() -> None:
+    titles = {"a1": "Acorn (hotel)", "a2": "Acorn (FAQ)", "b1": "Bell (hotel)", "c1": "Crown (FAQ)"}
+    titles |= {"e1": "Elm (FAQ)", "n1": "", "n2": "", "x1": "Of No  Name", "x2": "of no name"}
+    titles |= {f"d{i}": f"Other {i} words" for i in range(40)}
+    texts = {"t1": "is acorn open", "t2": "is bell open", "t3": "crown: wifi?", "t4": "no title"}
+    texts |= {"t5": "the plain one", "s1": "acorn?", "s2": "elm?", "s3": "?", "s4": "??", "s5": "!"}
+    train = {"t1": {"a1": 1}, "t2": {"b1": 2, "e1": 0}, "t3": {"c1": 1}, "t4": {"n1": 1}}
+    train |= {"t5": {"x1": 1}}
+    test = {"s1": {"a2": 1}, "s2": {"e1": 1}, "s3": {"n1": 1}, "s4": {"n2": 1, "n1": 0}}
+    test |= {"s5": {"x2": 1, "e1": 1}}
+    documents = [Document(i, t, "text") for i, t in titles.items()]
+    collection: Any = SimpleNamespace(
+        splits=("train", "test"),
+        doc_ids=list(titles),
+        documents=SimpleNamespace(take=lambda rows: [documents[r] for r in rows]),
+        queries=[Query(i, t) for i, t in texts.items()],
+        qrels={"train": train, "test": test}.__getitem__,
+    )
+    seen = {"s1": True, "s2": False, "s3": True, "s4": False, "s5": True}
+    assert seen_entities(collection, "test") == seen
+    collection.splits, collection.qrels = ("test",), {"test": test}.__getitem__
+    assert seen_entities(collection, "test") == dict.fromkeys(test, False)

@@ -165,6 +165,7 @@ def of(curves: list[dict[str, Any]], kind: str, system: str) -> list[float]:
     return [r["value"] for r in curves if (r["kind"], r["system"]) == (kind, system)]
 
 
+@pytest.mark.slow
 def test_every_curve_is_there_in_order(curves: list[dict[str, Any]]) -> None:
     keys = [(r["kind"], r["system"], r["strength"]) for r in curves]
     expected = []

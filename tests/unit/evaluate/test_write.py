@@ -22,7 +22,7 @@ from scalingnote_jax.evaluate.metrics import (
 )
 from scalingnote_jax.evaluate.report.result_table import _compared
 from scalingnote_jax.evaluate.rows import ann_recalls, recall_cutoffs
-from scalingnote_jax.evaluate.write import retention, retention_pair
+from scalingnote_jax.evaluate.write import by_entities, retention, retention_pair
 
 # Ours → trec_eval's; MRR@10 is the reciprocal rank where that is at least a tenth
 NAMES = {
@@ -216,3 +216,27 @@ def test_the_table_names_the_device_and_every_ann_recall(finished: Path) -> None
     assert rows["bm25", "lexical"]["ann_recall@5"] is None
     assert metrics["shipped"] == "student"
     assert "CPU cores" in metrics["latency_device"]
+
+
+def test_seen_and_unseen_entities_are_told_apart() -> None:
+    rows = [row("teacher", "exact", 0.75), row("student", "exact", 0.5)]
+    teacher = {"q1": 1.0, "q2": 1.0, "q3": 0.5, "q4": 0.5}
+    student = {"q1": 1.0, "q2": 1.0, "q3": 0.0, "q4": 0.25}
+    singles = [{q: {"Recall@10": v} for q, v in side.items()} for side in (teacher, student)]
+    given = singles, {"q1": True, "q2": True, "q3": False}, ["Recall@10"], 0
+    found = by_entities(rows, *given, "student")
+    assert {name: group["queries"] for name, group in found.items()} == {"seen": 2, "unseen": 2}
+    assert found["seen"]["retention"] == {"Recall@10": 1.0}
+    assert found["seen"]["retention_intervals"] == {"Recall@10": [1.0, 1.0]}
+    assert found["unseen"]["retention"] == {"Recall@10": 0.25}
+    assert found["unseen"]["retention_intervals"] == {"Recall@10": [0.0, 0.5]}
+    assert by_entities(rows[:1], *given, "student") == {}
+    only = [{q: v for q, v in side.items() if q < "q3"} for side in singles]
+    assert list(by_entities(rows, only, *given[1:], "student")) == ["seen"]
+
+
+def test_a_finished_run_says_both(finished: Path) -> None:
+    metrics = json.loads((finished / "eval" / "metrics.json").read_text())
+    groups = metrics["entities"]
+    assert sum(group["queries"] for group in groups.values()) == metrics["rows"][0]["queries"]
+    assert "Seen and unseen entities" in (finished / "report.html").read_text()

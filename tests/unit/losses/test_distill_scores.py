@@ -150,6 +150,7 @@ def total_loss(student_raw, rest, cfg=ALL):
     return loss, sums
 
 
+@pytest.mark.slow
 def test_terms_add_up_with_their_weights():
     rows = batch()
     loss, sums = total_loss(rows["student_raw"], rows)
@@ -171,6 +172,7 @@ def test_without_weights_it_is_the_query_only_loss():
     assert (loss, sums) == (expected, plain)
 
 
+@pytest.mark.slow
 def test_the_teacher_itself_is_the_minimum_of_all_but_the_ranking():
     rows = batch()
     cfg = DistillConfig(w_kl=1.0, w_margin=1.0)
@@ -179,6 +181,7 @@ def test_the_teacher_itself_is_the_minimum_of_all_but_the_ranking():
     np.testing.assert_allclose(grad, 0.0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_value_and_gradient_do_not_depend_on_the_device_count(devices):
     rows = batch()

@@ -46,6 +46,7 @@ def test_each_row_has_a_key_whatever_the_chunks() -> None:
     assert predicted(vectors, keys(2), chunks=2) == pytest.approx(dropped, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_step_of_stage_1_drops_there_too() -> None:
     cfg = TrainConfig(title_prediction="generative", w_title=1.0, learn_temperature=False)
     params, ids, tx = random_params(TOWER), np.arange(ROWS, dtype=np.int32), optax.sgd(0.0)

@@ -79,6 +79,7 @@ def test_sizes_rise_to_the_whole_vector(tiny_config: Path) -> None:
     check_sizes("x", (), 16)
 
 
+@pytest.mark.slow
 def test_vectors_for_search_may_be_cut(tiny_config: Path, tmp_path: Path) -> None:
     cfg = load_config(tiny_config).teacher.query
     tower, tokenizer = tower_def(cfg), tower_tokenizer(cfg)

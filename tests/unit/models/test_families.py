@@ -47,7 +47,6 @@ from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import tower_def
 from scalingnote_jax.models.weights.families import shape_of_config
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 WINDOWS = {"window": 3, "global_every": 2, "local_rope_theta": 20.0}
 CHANGES: dict[str, dict[str, Any]] = {
     "linear": {"rope_scaling": RopeScaling("linear", 4.0)},
@@ -283,7 +282,7 @@ def test_scales_of_gemma_are_one_more_than_stored(tmp_path: Path) -> None:
     ],
 )
 def test_configs_build_without_their_weights(name: str, millions: float, weights: str) -> None:
-    config = load_config(CONFIGS / f"{name}.py")
+    config = load_config(name)
     assert from_json(to_json(config)) == config
     towers = Towers(config.teacher)
     assert config.teacher.query.weights == weights
@@ -293,7 +292,7 @@ def test_configs_build_without_their_weights(name: str, millions: float, weights
     for side in towers.sides.values():
         shardings_of(*(flatten(tree) for tree in side.abstract()), mesh)
     assert tower_def(config.distill.student).dim == towers.query.dim
-    smoke = load_config(CONFIGS / f"{name}.py", smoke=True)
+    smoke = load_config(name, smoke=True)
     small = Towers(smoke.teacher)
     assert small.query.num_params() < 1e6
     kind, full = small.query.shape, towers.query.shape
@@ -304,7 +303,7 @@ def test_configs_build_without_their_weights(name: str, millions: float, weights
 
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
-    words = [str(CONFIGS / "gemma3_270m.py"), "--smoke", f"--workdir={tmp_path / 'w'}"]
+    words = ["gemma3_270m", "--smoke", f"--workdir={tmp_path / 'w'}"]
     for verb in ("data", "train"):
         assert main([verb, *words, "--train.duration=2 steps"]) == 0
     assert (tmp_path / "w" / "teacher" / "done.json").is_file()

@@ -34,6 +34,7 @@ def inputs() -> tuple[np.ndarray, ...]:
     return (*(rng.normal(size=s).astype(np.float32) for s in shapes), segments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("causal", "window", "cap"),
     [(True, 0, 0.0), (True, 16, 0.0), (True, 0, 5.0), (False, 0, 0.0), (False, 15, 0.0)],

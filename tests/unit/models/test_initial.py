@@ -25,8 +25,8 @@ from scalingnote_jax.config import (
     replace,
 )
 from scalingnote_jax.config.load import load_config
+from scalingnote_jax.data.augment.query_texts import query_texts
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import UserError

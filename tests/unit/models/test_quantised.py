@@ -79,6 +79,7 @@ def test_int8_is_off_by_half_a_step_at_most() -> None:
     assert jnp.max(error / scale) > 0.49
 
 
+@pytest.mark.slow
 def test_nf4_is_off_by_half_a_gap_of_its_table_at_most() -> None:
     blocks = jnp.stack([jnp.tile(jnp.array(NF4), 4) * s for s in (0.5, 4.0)]).reshape(128, 1)
     codes, scale = quantise(blocks, (0,), "nf4")  # two blocks of 64 inputs, one channel
@@ -289,6 +290,7 @@ def test_no_gradient_of_the_base_and_one_layer_whole(remat: str) -> None:
     assert quantised[2] - temporaries < body / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_checkpoint_and_another_mesh(form: Form, tmp_path: Path) -> None:
     tower = define(form)

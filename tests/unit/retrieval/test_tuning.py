@@ -100,6 +100,7 @@ def test_a_document_is_not_its_own_result() -> None:
     assert (recall, error) == (1.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", ["queries", "documents"])
 @pytest.mark.parametrize("cap", [0, 1100])
 def test_a_tuned_index_reaches_its_target_and_keeps_the_curve(

@@ -60,6 +60,7 @@ def apart(request: pytest.FixtureRequest) -> None:
     pytest.skip("passed in a process of its own")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_change_is_found_before_and_after_saving(kind: str, tmp_path: Path) -> None:
@@ -151,6 +152,7 @@ def test_length_one_is_within_a_thousandth(tmp_path: Path) -> None:
         update.index.search_one(0 * unit(1, 2)[0], 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_save_keeps_every_vector_under_its_id(kind: str, tmp_path: Path) -> None:

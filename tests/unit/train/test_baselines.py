@@ -32,12 +32,11 @@ from scalingnote_jax.text.contract import tokens_of, tower_tokenizer
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.workflow.workdir import Workdir
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SYSTEMS = ("scalingnote", "twinbert", "scalingdoc", "scalingnote_refined", "static")
 
 
 def config(name: str) -> Config:
-    return load_config(CONFIGS / f"{name}.py")
+    return load_config(name)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -79,6 +79,7 @@ def distill_gradient(accumulate: int, mesh: Any = None) -> tuple[dict[str, Any],
     return {path: x - state.params[path] for path, x in params.items()}, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_stage_2_in_parts_is_the_whole_batch(devices: int) -> None:
     """Every part sees all sampled documents, on one device and where devices share them."""

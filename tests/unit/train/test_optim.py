@@ -39,6 +39,7 @@ def decayed(towers: TowersConfig) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_what_decays() -> None:
     """Tables and linear weights; no bias, whatever its shape, no norm, no temperature."""
     matrices = {"body/embedding/table", "projection"}
@@ -50,6 +51,7 @@ def test_what_decays() -> None:
     assert decayed(TowersConfig(QWEN2, BERT)) == expected
 
 
+@pytest.mark.slow
 def test_adapters_decay() -> None:
     tower = TowerConfig("random", QWEN2.shape, lora=LoraConfig(rank=2, modules=("layers/[qo]$",)))
     found = {path for path in decayed(TowersConfig(tower, tower)) if "lora" in path}

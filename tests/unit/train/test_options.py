@@ -18,10 +18,10 @@ from scalingnote_jax.config import Config, MeshConfig, RefineConfig, TextConfig,
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import field_values
+from scalingnote_jax.data.augment.query_texts import epoch_rows, query_texts
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.data.dataset import build_dataset
-from scalingnote_jax.data.query_texts import epoch_rows, query_texts
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.tower import tower_def
@@ -53,6 +53,7 @@ TRAIN |= {
     "temperature": (0.3, {}),
     "learn_temperature": (False, {}),
     "temperature_learning_rate": (0.1, {}),
+    "projection_start": ("whitened", {}),
     "fit_query_projection": (True, {}),
     "max_logit_scale": (50.0, {}),
     "false_negative_margin": (0.1, {}),
@@ -84,11 +85,18 @@ DISTILL |= {
     "w_margin": (1.0, SCORES),
     "w_rank": (1.0, SCORES),
     "score_temperature": (0.5, SCORES),
+    "share_top_documents": (True, SCORES),
     "matryoshka": ((8, 16), {}),
 }
 # test_candidates.py, test_probe.py, test_initial.py, test_query_texts.py; towers: tests/unit/models
 ELSEWHERE = {"top_documents", "sample_documents", "probe_queries", "probe_every"}
-ELSEWHERE |= {"fit_projection", "cache_dtype", "student", "sentences_per_document"}
+ELSEWHERE |= {
+    "fit_projection",
+    "cache_dtype",
+    "student",
+    "sentences_per_document",
+    "swaps_per_query",
+}
 REFINE: dict[str, tuple[Any, dict[str, Any]]] = {name: (value, {}) for name, value in OPTIM.items()}
 del REFINE["bucket_window"]
 REFINE |= {

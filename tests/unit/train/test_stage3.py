@@ -126,6 +126,7 @@ def test_hard_negatives_are_the_teachers_best(workdir: Path, config: Config) -> 
     assert means[0] > means[1] + 0.1
 
 
+@pytest.mark.slow
 def test_the_loss_is_contrastive_in_one_direction_plus_alignment() -> None:
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 4, 6)).astype(np.float32)

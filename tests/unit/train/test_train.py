@@ -80,6 +80,7 @@ def fit_in(folder: Path, **kwargs) -> TrainState:
     return fit(make_stage(folder, **kwargs))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path):
     whole = fit_in(tmp_path / "whole")
     fit_in(

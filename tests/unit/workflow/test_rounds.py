@@ -118,6 +118,7 @@ def test_bm25_negatives_are_its_best_that_are_not_relevant(
     assert not (copy / "rounds").exists(), "one training, and no teacher before it"
 
 
+@pytest.mark.slow
 def test_what_the_data_judges_not_relevant_is_taken_as_it_is(
     tiny_config: Path, tmp_path: Path, scalingnote: Callable[..., int]
 ):

@@ -12,9 +12,9 @@ from run_parts import first_stage, second_stage
 from scalingnote_jax.config import Config, TextConfig, replace
 from scalingnote_jax.config.load import load_config
 from scalingnote_jax.config.validate import validate
+from scalingnote_jax.data.augment.query_texts import query_texts
 from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.data.dataset import Collection, build_dataset
-from scalingnote_jax.data.query_texts import query_texts
 from scalingnote_jax.devices.mesh import make_mesh, put_batch
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.layers.params import Drawn, draw
@@ -79,6 +79,7 @@ def test_each_side_has_its_own_weights_unless_shared(config):
     assert np.exp(params["log_scale"]) == pytest.approx(20.0, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_both_sides_start_equal(config):
     params = Towers(config.teacher).initial(0, 0.05)
     params |= draw({path: x for path, x in params.items() if isinstance(x, Drawn)})

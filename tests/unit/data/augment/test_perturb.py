@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scalingnote_jax.data.perturb import (
+from scalingnote_jax.data.augment.perturb import (
     HOMOPHONES,
     NEIGHBOURS,
     QUERY_KINDS,

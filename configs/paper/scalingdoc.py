@@ -1,10 +1,10 @@
 """ScalingDoc, the paper's second baseline: the small tower for queries and the LLM for documents,
 trained end to end.
 
-Command:   scalingnote run configs/scalingdoc.py --data.path=FOLDER --workdir=runs/scalingdoc
+Command:   scalingnote run scalingdoc --data.path=FOLDER --workdir=runs/scalingdoc
 Hardware:  2 CPU cores, 12 GiB of memory
 Expect:    a quarter of an hour for a corpus of 4,300; docs/results.md says what came
-Smoke:     scalingnote run configs/scalingdoc.py --smoke
+Smoke:     scalingnote run scalingdoc --smoke
 """
 
 from pathlib import Path

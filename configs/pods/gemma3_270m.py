@@ -1,10 +1,10 @@
-"""Two SmolLM2-135M towers from the hub; their first four layers as the query tower.
+"""Two Gemma-3-270M towers; their first six layers, one of them global, as the query tower.
 
-Plan:      scalingnote plan configs/smollm2_135m.py --topology v5e:4x4   (needs no TPU, no weights)
-Launch:    on every host of the slice:
-           scalingnote run configs/smollm2_135m.py --data.path=FOLDER --workdir=SHARED_FOLDER
+Plan:      scalingnote plan gemma3_270m --topology v5e:4x4    (needs no TPU, no weights)
+Launch:    accept the licence on the hub and `hf auth login`, then on every host of the slice:
+           scalingnote run gemma3_270m --data.path=FOLDER --workdir=SHARED_FOLDER
 Hardware:  a TPU slice, or one accelerator with 16 GiB and --train.batch_size=256 --mesh.fsdp=1
-Smoke:     scalingnote run configs/smollm2_135m.py --smoke
+Smoke:     scalingnote run gemma3_270m --smoke
 """
 
 from scalingnote_jax.config import (
@@ -22,39 +22,46 @@ from scalingnote_jax.config import (
 )
 
 # Given, so that a job can be planned where the weights are not.
-SMOLLM2_135M = DecoderShape(
-    vocab_size=49152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_layers=30,
-    num_heads=9,
-    num_kv_heads=3,
-    head_dim=64,
-    rope_theta=1e5,
-    norm_eps=1e-5,
+GEMMA_3_270M = DecoderShape(
+    vocab_size=262144,
+    hidden_size=640,
+    intermediate_size=2048,
+    num_layers=18,
+    num_heads=4,
+    num_kv_heads=1,
+    head_dim=256,
+    rope_theta=1e6,
+    norm_eps=1e-6,
+    qk_norm=True,
+    window=512,
+    global_every=6,
+    local_rope_theta=1e4,
+    gemma=True,
+    score_dim=256,
 )
 
 
 def get_config() -> Config:
-    """Heads are 9 and 3: the weights are split over `fsdp` only."""
+    """The token table is five eighths of the model: it stays as it is."""
     query = TowerConfig(
-        weights="hf:HuggingFaceTB/SmolLM2-135M",
-        shape=SMOLLM2_135M,
+        weights="hf:google/gemma-3-270m",
+        shape=GEMMA_3_270M,
         pooling="mean",
         text=TextConfig(max_tokens=64, buckets=(32, 64)),
         remat="dots",
         dtype="bfloat16",
+        freeze=("embedding",),
     )
     doc_text = TextConfig(prompt="{title}\n{text}", max_tokens=256, buckets=(128, 256))
     return Config(
-        name="smollm2_135m",
+        name="gemma3_270m",
         data=DataConfig(source="beir"),
         teacher=TowersConfig(query=query, doc=replace(query, text=doc_text)),
         train=TrainConfig(
-            duration="2 epochs", batch_size=1024, optim=OptimConfig(learning_rate=5e-5)
+            duration="2 epochs", batch_size=1024, optim=OptimConfig(learning_rate=3e-5)
         ),
         distill=DistillConfig(
-            student=replace(query, num_layers=4, remat="none"),
+            student=replace(query, num_layers=6, remat="none"),
             queries=("train", "unlabelled", "titles", "sentences"),
             duration="10 epochs",
             batch_size=1024,

@@ -1,11 +1,11 @@
 """Two Qwen3-Embedding-0.6B towers, trained on from where Qwen left them; the first four layers of
 the same model as the query tower.
 
-Plan:      scalingnote plan configs/qwen3_0_6b.py --topology v5e:4x4     (needs no TPU, no weights)
+Plan:      scalingnote plan qwen3_0_6b --topology v5e:4x4     (needs no TPU, no weights)
 Launch:    on every host of the slice:
-           scalingnote run configs/qwen3_0_6b.py --data.path=FOLDER --workdir=SHARED_FOLDER
+           scalingnote run qwen3_0_6b --data.path=FOLDER --workdir=SHARED_FOLDER
 Hardware:  a TPU slice, or one accelerator with --train.batch_size=… and --train.encode_chunks=…
-Smoke:     scalingnote run configs/qwen3_0_6b.py --smoke
+Smoke:     scalingnote run qwen3_0_6b --smoke
 """
 
 from scalingnote_jax.config import (

@@ -2,13 +2,13 @@
 (LightRetriever looks its queries up too). What the student's layers are worth is what this one
 lacks.
 
-Command:   scalingnote run configs/static.py --data.path=FOLDER --workdir=runs/static
+Command:   scalingnote run static --data.path=FOLDER --workdir=runs/static
            Add --reuse=runs/scalingnote to take over its teacher.
 End to end, without a teacher: --teacher.query.num_layers=-1 --teacher.query.lora.rank=0
            --distill.duration=
 Hardware:  2 CPU cores, 16 GiB of memory
 Expect:    2 minutes with the teacher taken over; docs/results.md says what came
-Smoke:     scalingnote run configs/static.py --smoke
+Smoke:     scalingnote run static --smoke
 """
 
 from pathlib import Path

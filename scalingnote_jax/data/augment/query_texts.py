@@ -15,11 +15,14 @@ from functools import partial
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.data.augment.title_names import title_names
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
+from scalingnote_jax.data.overlaps import seen_entities
 from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
 
+_ENOUGH = 32  # dev queries to watch a student by
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
 
@@ -32,7 +35,7 @@ class QueryTexts:
         owners: int32 [len(learned)], the place in `DistillConfig.queries` of the source of each;
             of a text of several sources, the first.
         left_out: those that `max_queries` leaves out, in the same order.
-        dev: of the dev queries.
+        dev: of the dev queries, of unseen entities where there are enough of those.
     """
 
     learned: list[str]
@@ -56,8 +59,9 @@ def query_texts(
 
     "train": queries judged in the train split; "unlabelled": queries that no split judges;
     "titles": titles of documents; "sentences": the first `sentences_per_document` sentences of each
-    document, one by one. The last two stand in for queries that a log would have. "noised": each
-    text of the others once more, disturbed.
+    document, one by one; "titled": each of those behind the document's name; "swapped": training
+    queries about the names of other documents (`title_names.py`). These four stand in for queries
+    that a log would have. "noised": each text of the others once more, disturbed.
 
     Args:
         prompts: that stand in front of the queries of a mixture's collections. A held-out text is
@@ -70,8 +74,7 @@ def query_texts(
     texts: dict[str, int] = {}
     for number, source in enumerate(cfg.queries):
         if source != "noised":
-            train = judged.get("train", set())
-            found = _texts_of(source, collection, train, held_out, cfg.sentences_per_document)
+            found = _texts_of(source, collection, judged, held_out, cfg, seed)
             texts |= {t: number for t in found if t not in texts}
     if "noised" in cfg.queries:
         number = cfg.queries.index("noised")
@@ -86,13 +89,24 @@ def query_texts(
         rng = np.random.default_rng([seed, 2])
         chosen = np.sort(rng.choice(len(kept), cfg.max_queries, replace=False))
     learned, taken = [kept[i] for i in chosen], set(chosen.tolist())
-    dev = judged.get("dev", set())
     return QueryTexts(
         learned,
         np.array([texts[t] for t in learned], np.int32),
         [t for i, t in enumerate(kept) if i not in taken],
-        [q.text for q in collection.queries if q.id in dev],
+        _watched(collection),
     )
+
+
+def _watched(collection: Collection) -> list[str]:
+    """The dev queries; of entities that training has not seen only, where there are enough: it is
+    there that a student falls behind first.
+    """
+    if "dev" not in collection.splits:
+        return []
+    seen = seen_entities(collection, "dev")
+    unseen = {query_id for query_id, known in seen.items() if not known}
+    chosen = unseen if len(unseen) >= _ENOUGH else set(seen)
+    return [q.text for q in collection.queries if q.id in chosen]
 
 
 def epoch_rows(
@@ -144,7 +158,7 @@ def _stripped(prompts: list[str], text: str) -> str:
 
 
 def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:
-    from scalingnote_jax.data.perturb import perturb
+    from scalingnote_jax.data.augment.perturb import perturb
 
     own = noise_seed(seed)
     for text in list(texts):
@@ -153,8 +167,14 @@ def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str
 
 
 def _texts_of(
-    source: str, collection: Collection, train: set[str], held_out: set[str], sentences: int
+    source: str,
+    collection: Collection,
+    judged: dict[str, set[str]],
+    held_out: set[str],
+    cfg: DistillConfig,
+    seed: int,
 ) -> Iterator[str]:
+    train = judged.get("train", set())
     if source == "train":
         yield from (q.text for q in collection.queries if q.id in train)
     elif source == "unlabelled":
@@ -163,6 +183,15 @@ def _texts_of(
         )
     elif source == "titles":
         yield from (d.title for d in collection.documents)
+    elif source == "swapped":
+        yield from title_names(collection, collection.documents).swapped(cfg.swaps_per_query, seed)
     else:
+        names = title_names(collection, collection.documents) if source == "titled" else None
         for document in collection.documents:
-            yield from _SENTENCE.split(document.text.strip(), maxsplit=sentences)[:sentences]
+            name = names.name(document.title) or document.title if names else ""
+            for sentence in _sentences(document.text, cfg.sentences_per_document):
+                yield f"{name} {sentence}" if name else sentence
+
+
+def _sentences(text: str, count: int) -> list[str]:
+    return _SENTENCE.split(text.strip(), maxsplit=count)[:count]

@@ -1,9 +1,9 @@
 """TwinBERT, the paper's first baseline: the small tower on both sides, trained end to end.
 
-Command:   scalingnote run configs/twinbert.py --data.path=FOLDER --workdir=runs/twinbert
+Command:   scalingnote run twinbert --data.path=FOLDER --workdir=runs/twinbert
 Hardware:  2 CPU cores, 6 GiB of memory
 Expect:    3 minutes; docs/results.md says what came
-Smoke:     scalingnote run configs/twinbert.py --smoke
+Smoke:     scalingnote run twinbert --smoke
 """
 
 from pathlib import Path

@@ -2,11 +2,11 @@
 as the query tower. The terms that the paper's baselines share with it stand here: twinbert.py,
 scalingdoc.py, static.py and scalingnote_refined.py are this config with other towers or stages.
 
-Command:   scalingnote run configs/scalingnote.py --data.path=FOLDER --workdir=runs/scalingnote
+Command:   scalingnote run scalingnote --data.path=FOLDER --workdir=runs/scalingnote
 Hardware:  2 CPU cores, 16 GiB of memory
 Expect:    40 to 55 minutes for 4,300 documents, queries of 128 tokens; docs/results.md has more
 Smaller:   add --teacher.query.num_layers=12 --teacher.doc.num_layers=12
-Smoke:     scalingnote run configs/scalingnote.py --smoke
+Smoke:     scalingnote run scalingnote --smoke
 """
 
 from scalingnote_jax.config import (

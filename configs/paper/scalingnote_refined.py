@@ -1,10 +1,10 @@
 """ScalingNote with stage 3: the student refined against the frozen document vectors.
 
-Command:   scalingnote run configs/scalingnote_refined.py --data.path=FOLDER --workdir=runs/refined
+Command:   scalingnote run scalingnote_refined --data.path=FOLDER --workdir=runs/refined
            Add --reuse=runs/scalingnote to go on from the teacher and the student that are there.
 Hardware:  2 CPU cores, 16 GiB of memory
 Expect:    scalingnote.py's time and 3 minutes; docs/results.md says what came
-Smoke:     scalingnote run configs/scalingnote_refined.py --smoke
+Smoke:     scalingnote run scalingnote_refined --smoke
 """
 
 from pathlib import Path

@@ -11,13 +11,31 @@ import pytest
 from scalingnote_jax.config import Config, DistillConfig, replace
 from scalingnote_jax.config.rules.training_rules import check_query_sources
 from scalingnote_jax.config.validate import validate
+from scalingnote_jax.data.augment.perturb import perturb
+from scalingnote_jax.data.augment.query_texts import epoch_rows, noise_seed, query_texts
 from scalingnote_jax.data.batches import TextSampler
-from scalingnote_jax.data.perturb import perturb
-from scalingnote_jax.data.query_texts import epoch_rows, noise_seed, query_texts
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.text.tokens import TokenTable
 
 SPLITS = {"train": ["q0", "q1", "q2", "q3"], "dev": ["q4", "q5"], "test": ["q6"]}
+
+
+class Rows(list[Any]):
+    """Documents that may be taken by their rows."""
+
+    def take(self, rows: list[int]) -> list[Any]:
+        return [self[row] for row in rows]
+
+
+def of(queries: list[Any], documents: list[Any], qrels: dict[str, Any]) -> Any:
+    """What `query_texts` reads of a collection."""
+    return SimpleNamespace(
+        queries=queries,
+        documents=Rows(documents),
+        doc_ids=[d.id for d in documents],
+        splits=tuple(qrels),
+        qrels=qrels.__getitem__,
+    )
 
 
 def collection() -> Any:
@@ -27,13 +45,11 @@ def collection() -> Any:
         SimpleNamespace(id=f"q{i}", text=f"where is the {c} house") for i, c in enumerate(names)
     ]
     documents = [
-        SimpleNamespace(title="Houses", text="Houses stand. They fall."),
-        SimpleNamespace(title="where is the pink house", text="where is the pink house"),
+        SimpleNamespace(id="d", title="Houses", text="Houses stand. They fall."),
+        SimpleNamespace(id="e", title="where is the pink house", text="where is the pink house"),
     ]
     qrels = {split: {q: {"d": 1} for q in ids} for split, ids in SPLITS.items()}
-    return SimpleNamespace(
-        queries=queries, documents=documents, splits=tuple(SPLITS), qrels=qrels.__getitem__
-    )
+    return of(queries, documents, qrels)
 
 
 def cfg(**changes: Any) -> DistillConfig:
@@ -57,7 +73,7 @@ def test_a_held_out_text_is_held_out_in_every_form() -> None:
     ]
     given = collection()
     given.queries += [SimpleNamespace(id=f"u{i}", text=form) for i, form in enumerate(forms)]
-    given.documents.append(SimpleNamespace(title="Where is the Pink House", text="Here."))
+    given.documents.append(SimpleNamespace(id="f", title="Where is the Pink House", text="Here."))
     sources = cfg(queries=("train", "unlabelled", "titles"))
     rest = ["where is the grey house", "Houses"]
     assert query_texts(sources, given, 0).learned[4:] == [rest[0], forms[2], rest[1]]
@@ -140,3 +156,53 @@ def test_a_weight_for_a_source_without_texts() -> None:
     empty = cfg(queries=("train", "titles"), query_weights=(1.0, 1.0))
     with pytest.raises(UserError, match="for 'titles', which gives no text"):
         epoch_rows(np.zeros(4, int), empty, 0)
+
+
+def hotels() -> Any:
+    """Four named hotels and as many documents; three training queries say a name."""
+    names = ["Acorn", "Bell Inn", "Crown", "Dove"]
+    documents = [
+        SimpleNamespace(id=f"d{i}", title=f"{n} (hotel)", text=f"It is {n}. It is quiet. Old.")
+        for i, n in enumerate(names)
+    ]
+    documents.append(SimpleNamespace(id="d4", title="", text="No title here. None."))
+    texts = ["is acorn quiet", "wifi at Bell Inn?", "Crown: parking", "a cheap hotel"]
+    texts.append("is dove quiet")
+    queries = [SimpleNamespace(id=f"q{i}", text=text) for i, text in enumerate(texts)]
+    train = {f"q{i}": {f"d{i}": 1} for i in range(3)} | {"q3": {"d1": 1, "d3": 0}}
+    return of(queries, documents, {"train": train, "test": {"q4": {"d3": 1}}})
+
+
+def test_swapped_queries_ask_about_names_of_others_but_are_no_test_queries() -> None:
+    given = cfg(queries=("train", "swapped"), swaps_per_query=4)
+    texts = query_texts(given, hotels(), 0)
+    swapped = [t for t, owner in zip(texts.learned, texts.owners, strict=True) if owner == 1]
+    every = {
+        form.format(n)
+        for form in ("is {} quiet", "wifi at {}?", "{}: parking")
+        for n in ("Acorn", "Bell Inn", "Crown", "Dove")
+    }
+    own = {"wifi at Bell Inn?", "Crown: parking"}  # as training has them
+    assert set(swapped) == every - own - {"is Dove quiet"}  # a test query, but for its case
+    once = cfg(queries=("train", "swapped"), swaps_per_query=1)
+    assert 4 <= len(query_texts(once, hotels(), 0).learned) <= 7
+
+
+def test_titled_sentences_stand_behind_their_name() -> None:
+    given = cfg(queries=("titled",), sentences_per_document=2)
+    learned = query_texts(given, hotels(), 0).learned
+    assert learned[:2] == ["Acorn It is Acorn.", "Acorn It is quiet."]
+    assert learned[-2:] == ["No title here.", "None."]
+    assert len(learned) == 10
+
+
+def test_dev_queries_of_unseen_entities_are_watched_where_there_are_enough() -> None:
+    given = hotels()
+    dev = {f"v{i}": {f"d{0 if i % 2 else 3}": 1} for i in range(80)}
+    queries = [*given.queries, *(SimpleNamespace(id=q, text=f"text of {q}") for q in dev)]
+    given = of(queries, given.documents, {"train": given.qrels("train"), "dev": dev})
+    watched = query_texts(cfg(queries=("train",)), given, 0).dev
+    assert watched == [f"text of v{i}" for i in range(0, 80, 2)]  # of Dove
+    few = {q: dev[q] for q in list(dev)[:40]}
+    given = of(queries, given.documents, {"train": given.qrels("train"), "dev": few})
+    assert len(query_texts(cfg(queries=("train",)), given, 0).dev) == 40

@@ -1,9 +1,9 @@
 """The paper's main setting: two Qwen2.5-7B towers with weights of their own, then the first four
 layers of a BERT as the query tower.
 
-Plan:      scalingnote plan configs/qwen2_5_7b.py --topology v5e:16x16    (needs no TPU, no weights)
+Plan:      scalingnote plan qwen2_5_7b --topology v5e:16x16    (needs no TPU, no weights)
 Launch:    on every host of the slice:
-           scalingnote run configs/qwen2_5_7b.py --data.path=FOLDER --workdir=SHARED_FOLDER
+           scalingnote run qwen2_5_7b --data.path=FOLDER --workdir=SHARED_FOLDER
 Hardware:  a TPU slice over which float32 masters and moments of 14 billion weights (170 GB) fit
 LoRA:      add --teacher.query.lora.rank=16 --teacher.doc.lora.rank=16
            --teacher.query.lora.base_dtype=bfloat16 --teacher.doc.lora.base_dtype=bfloat16
@@ -12,7 +12,7 @@ LoRA:      add --teacher.query.lora.rank=16 --teacher.doc.lora.rank=16
 QLoRA:     the same with int8 in place of both bfloat16: the same plan needs 5.3 GiB a chip (1.1
            of weights) and sends codes, not floats, 23 GiB a step; nf4 (4 bits) sends 12, but needs
            9.2 GiB (1.0 of weights): its table lookup has large temporaries
-Smoke:     scalingnote run configs/qwen2_5_7b.py --smoke       (tiny, a minute on two cores)
+Smoke:     scalingnote run qwen2_5_7b --smoke       (tiny, a minute on two cores)
 """
 
 from scalingnote_jax.config import (
