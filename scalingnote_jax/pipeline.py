@@ -15,10 +15,11 @@ from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
 from scalingnote_jax.evaluate import evaluation as evaluate
+from scalingnote_jax.models.weights.restore import weights_hash
 from scalingnote_jax.retrieval import build_index, mine
 from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
-from scalingnote_jax.vectors.trained import RunTowers, weights_hash
+from scalingnote_jax.vectors.trained import RunTowers
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
 
 MIXTURE = ("data.mixture", "data.query_prompts", "data.doc_prompts")

@@ -14,7 +14,6 @@ from scalingnote_jax.config import TowerConfig, TowersConfig
 from scalingnote_jax.config.stages import Role, Side
 from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.hashing import tree_hash
 from scalingnote_jax.models.from_teacher import student_config
 from scalingnote_jax.systems import REGISTRY
 from scalingnote_jax.workflow.workdir import output_of
@@ -110,9 +109,3 @@ class RunTowers:
     def _makes(self, student: str) -> str:
         refined = student == "refined" or (student == "student_int8" and "refine" in self.folders)
         return "refine" if refined else "distill"
-
-
-def weights_hash(folder: Path) -> str:
-    """Content hash of the weights in a training's newest checkpoint."""
-    steps = [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
-    return tree_hash(max(steps, key=lambda p: int(p.name)) / "params")

@@ -23,7 +23,7 @@ from scalingnote_jax.workflow.artefact import problem_of, write_json
 
 DONE = "done.json"  # the marker of a step
 _NAME = re.compile(r"files-(\d{1,6})-of-(\d{1,6})\.json")
-_RESTS = (".partial", ".old", ".removed", ".before")
+_RESTS = (".partial", ".old", ".removed", ".before", ".damaged")
 _ENTRY = {"bytes": COUNT, "sha256": SHA256}
 _FORM = {
     "files": Each(_ENTRY, PATH),
@@ -66,7 +66,11 @@ def seal_fact(folder: Path, name: str, default: Any = None) -> Any:
 
 
 def problem_in(
-    folder: Path, exclusive: bool = False, also: Sequence[str] = (), fresh: bool = False
+    folder: Path,
+    exclusive: bool = False,
+    also: Sequence[str] = (),
+    fresh: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> str:
     """What is wrong in a sealed folder; "" if every file is as it was.
 
@@ -74,6 +78,7 @@ def problem_in(
         exclusive: whether a file that is not listed is wrong, too.
         also: as for `seal`.
         fresh: reads all files anew.
+        share: (i, n) looks at every n-th file from number i on.
     """
     if not is_sealed(folder):
         return "the list of its files is gone"
@@ -85,7 +90,7 @@ def problem_in(
     for part in parts:
         listed |= part["files"]
         listed |= {n: e for n, e in part.get("also", {}).items() if n in also}
-    for name, entry in listed.items():
+    for name, entry in sorted(listed.items())[share[0] :: share[1]]:
         problem = problem_of(folder, name, entry["bytes"], entry["sha256"], fresh)
         if problem is not None:
             return f"{name} is {problem}" if problem[0].isalpha() else f"{name} has {problem}"
