@@ -15,11 +15,10 @@ from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.members import Members
 from scalingnote_jax.devices.mesh import first_process
 from scalingnote_jax.evaluate import evaluation as evaluate
-from scalingnote_jax.models.weights.restore import weights_hash
 from scalingnote_jax.retrieval import build_index, mine
 from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
-from scalingnote_jax.vectors.trained import RunTowers
+from scalingnote_jax.vectors.trained import RunTowers, student_files, teacher_files, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
 
 MIXTURE = ("data.mixture", "data.query_prompts", "data.doc_prompts")
@@ -56,9 +55,10 @@ def mine_by_teacher(made: Made, settings: Settings, place: Place) -> None:
 
 
 STAGE_1 = ("teacher", "train", "seed", "encode.batch_size", *MIXTURE)
+TRAINED = {"output": weights_hash, "resumes": True}
 
 
-@step("train", ("data", "mine", "before"), STAGE_1, output=weights_hash, resumes=True)
+@step("train", ("data", "mine", "before"), STAGE_1, outside=teacher_files, **TRAINED)
 def train(made: Made, settings: Settings, place: Place) -> None:
     """Stage 1: LLM query tower ⇄ LLM document tower, contrastive → teacher/."""
     collection = _shown(made.data, settings)
@@ -79,8 +79,8 @@ STAGE_2 = ("distill", "teacher", "encode", "seed")
 
 
 @step(
-    "distill", ("data", "train", "encode"), STAGE_2, output=weights_hash, resumes=True,
-    looks=("documents",),
+    "distill", ("data", "train", "encode"), STAGE_2, outside=student_files, looks=("documents",),
+    **TRAINED,
 )  # fmt: skip
 def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
@@ -91,12 +91,10 @@ def distill(made: Made, settings: Settings, place: Place) -> None:
 
 
 STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed")
+STAGE_3 += ("eval.exact", *RULES, *MIXTURE)
 
 
-@step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
-    output=weights_hash, resumes=True,
-)  # fmt: skip
+@step("refine", ("data", "train", "encode", "distill"), STAGE_3, **TRAINED)
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)

@@ -103,20 +103,6 @@ class Checkpoints:
         self._manager.close()
 
 
-def weights_hash(folder: Path) -> str:
-    """Content hash of the weights in a training's newest checkpoint: of their values, however they
-    lie in files.
-
-    Raises:
-        UserError: there is no checkpoint, or it is damaged.
-    """
-    steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdecimal()]
-    if not steps:
-        given, fix = "no checkpoint", "run the step that trains it again"
-        raise bad_input(str(folder / "checkpoints"), given, "that of a finished training", fix)
-    return content_hash(read_meta(folder / "checkpoints" / str(max(steps)))["sums"]["params"])
-
-
 def sealed_meta(meta: dict[str, Any], params: ValueSums, opt: ValueSums) -> dict[str, Any]:
     """What is saved beside weights: what the stage says, check sums of both, and its own hash."""
     whole = {**meta, "sums": {"params": params.sums, "opt": content_hash(opt.sums)}}
