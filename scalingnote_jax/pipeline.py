@@ -75,13 +75,11 @@ def documents(made: Made, settings: Settings, place: Place) -> None:
     encode.document_vectors(tower, Collection.open(made.data.folder), settings.encode, place)
 
 
+READ = ("data", "train", "encode")
 STAGE_2 = ("distill", "teacher", "encode", "seed")
 
 
-@step(
-    "distill", ("data", "train", "encode"), STAGE_2, outside=student_files, looks=("documents",),
-    **TRAINED,
-)  # fmt: skip
+@step("distill", READ, STAGE_2, outside=student_files, looks=("documents",), **TRAINED)
 def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, None), settings.encode)
@@ -90,11 +88,13 @@ def distill(made: Made, settings: Settings, place: Place) -> None:
     stage2.distill(settings.distill, lesson, collection, vectors and vectors.folder, place)
 
 
-STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed")
-STAGE_3 += ("eval.exact", *RULES, *MIXTURE)
+STAGE_3 = (
+    "refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed",
+    "eval.exact", *RULES, *MIXTURE,
+)  # fmt: skip
 
 
-@step("refine", ("data", "train", "encode", "distill"), STAGE_3, **TRAINED)
+@step("refine", (*READ, "distill"), STAGE_3, **TRAINED)
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
@@ -109,7 +109,7 @@ INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
 @step(
-    "index", ("data", "train", "encode"), INDEX, output=build_index.content,
+    "index", READ, INDEX, output=build_index.content,
     outside=build_index.library, exclusive=True,
 )  # fmt: skip
 def index(made: Made, settings: Settings, place: Place) -> None:
@@ -120,7 +120,7 @@ def index(made: Made, settings: Settings, place: Place) -> None:
     build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
 
 
-READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")
+READ_BY_EVAL = (*READ, "distill", "refine", "index")
 
 
 @step(

@@ -23,7 +23,13 @@ from scalingnote_jax.workflow.artefact import problem_of, write_json
 
 DONE = "done.json"  # the marker of a step
 _NAME = re.compile(r"files-(\d{1,6})-of-(\d{1,6})\.json")
-_RESTS = (".partial", ".old", ".removed", ".before", ".damaged")
+RESTS = (  # endings of what a killed run, or a damaged one, has left
+    ".partial",
+    ".old",
+    ".removed",
+    ".before",
+    ".damaged",
+)
 _ENTRY = {"bytes": COUNT, "sha256": SHA256}
 _FORM = {
     "files": Each(_ENTRY, PATH),
@@ -149,4 +155,4 @@ def _walk(folder: Path, top: bool) -> Iterator[Path]:
 
 def _is_rest(name: str) -> bool:
     """Whether it is what a killed run had not finished."""
-    return name.endswith(_RESTS) or ".orbax-checkpoint-tmp" in name
+    return name.endswith(RESTS) or ".orbax-checkpoint-tmp" in name
