@@ -32,7 +32,7 @@ OTHER_HELP = {
     "export": "towers as a sentence-transformers or Hugging Face folder, StableHLO or ONNX",
     "plan": "does it fit that TPU slice, and how fast at best? Compiled ahead, with no TPU",
     "config": "every field of a config: type, value, meaning",
-    "doctor": "what works on this machine, and what to install",
+    "doctor": "what works on this machine; with WORKDIR, whether all its files are whole",
     "help": "this text, or that of a verb",
 }
 HELP = STEP_HELP | OTHER_HELP
@@ -101,7 +101,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
         check_evaluation,
         check_on_mesh,
         check_places,
-        claim_workdir,
+        claimed,
         completed,
         is_claimed,
     )
@@ -137,14 +137,12 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     if new:
         check_on_mesh(config, verb, mesh)
     mesh_lib.barrier("checked")
-    if mesh_lib.first_process():
-        claim_workdir(config, workdir.root, args.overwrite)
-    mesh_lib.barrier("workdir")
-    if verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
-        run.encode_side(config, workdir, mesh, args.tower, args.side)
-    else:
-        others = workdirs(Path(args.reuse)) if args.reuse else ()
-        run.run_verb(config, workdir, mesh, verb, others, args.overwrite)
+    with claimed(config, workdir.root, args.overwrite, verb):
+        if verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
+            run.encode_side(config, workdir, mesh, args.tower, args.side)
+        else:
+            others = workdirs(Path(args.reuse)) if args.reuse else ()
+            run.run_verb(config, workdir, mesh, verb, others, args.overwrite)
     if verb in ("run", "eval") and mesh_lib.first_process():
         from scalingnote_jax.evaluate.report.result_table import print_table
 

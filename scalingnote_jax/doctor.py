@@ -1,4 +1,6 @@
-"""`scalingnote doctor`: what works here and what to install. It looks, and changes nothing."""
+"""`scalingnote doctor`: what works here and what to install; of a workdir, whether all in it is as
+it was made. It looks, and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from scalingnote_jax.errors import bad_input, printable
 
 GIB = 2**30
 CORE = (
@@ -42,6 +46,31 @@ def doctor() -> None:
         _package(name, f"for the quickstart: pip install --no-deps {name}=={pin}")
     free = shutil.disk_usage(".").free / GIB
     _line("disk", f"{free:.1f} GiB free here", free > 5, "the quickstart needs about 3 GiB")
+
+
+def check_workdir(workdir: Path) -> None:
+    """Prints one line for each artefact of a workdir, every file of which is read: ok, or what is
+    wrong.
+
+    Raises:
+        UserError: something is damaged; says what to do.
+    """
+    from scalingnote_jax.config.values import read_workdir_config
+    from scalingnote_jax.pipeline import evaluation
+    from scalingnote_jax.workflow.survey_workdir import survey_workdir
+
+    config = read_workdir_config(workdir)
+    damaged = []
+    for found in survey_workdir(workdir, {"eval": evaluation.also}):
+        problem = found.problem or ("a killed run left it" if found.kind == "rest" else "")
+        more = "" if found.needed else "; it may be deleted"
+        _line(found.name, found.kind, not problem, printable(problem + more))
+        if found.problem and found.needed:
+            damaged.append(found.name)
+    if damaged:
+        fix = f"`scalingnote run CONFIG --workdir={workdir}` makes anew what is damaged"
+        given = f"{len(damaged)} damaged: {', '.join(damaged)}"
+        raise bad_input(str(workdir), given, f"the files of {config.name!r} as they were made", fix)
 
 
 def _package(name: str, fix: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.hashing import file_hash
 
 # pip distributions that carry a model: the version that was checked, and the model inside of it.
 # They are found by their metadata and never imported: one would import a runtime of its own.
@@ -44,7 +46,7 @@ def locate(ref: str, tokenizer: bool = False) -> Path:
     if ref.startswith("pip:"):
         return _in_package(ref)
     if ref.startswith("hf:"):
-        return _in_hub(ref, _TOKENIZER if tokenizer else _WEIGHTS)
+        return _in_hub(ref, tuple(_TOKENIZER if tokenizer else _WEIGHTS))
     path = Path(ref).expanduser()
     if not ref or not path.exists():
         raise bad_input(
@@ -57,12 +59,25 @@ def locate(ref: str, tokenizer: bool = False) -> Path:
     return path
 
 
-def _in_hub(ref: str, patterns: list[str]) -> Path:
+def content_of(ref: str, tokenizer: bool = False) -> list[list[str]]:
+    """Name and SHA-256 of each file that is read of what `ref` means; arguments and errors as
+    `locate`.
+    """
+    path = locate(ref, tokenizer)
+    if path.is_file():
+        return [[path.name, file_hash(path)]]
+    found = {f for p in (_TOKENIZER if tokenizer else _WEIGHTS) for f in path.glob(p)}
+    files = sorted(file for file in found if file.is_file())
+    return [[file.relative_to(path).as_posix(), file_hash(file)] for file in files]
+
+
+@functools.cache  # of a model that is there the hub is asked once
+def _in_hub(ref: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, hence only where it is needed
 
     name, _, revision = ref.removeprefix("hf:").partition("@")
     try:
-        found = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+        found = snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
     except Exception as e:  # no network, no such model, a gate, a full disk
         raise bad_input(
             ref,

@@ -18,7 +18,7 @@ from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
 from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
-from scalingnote_jax.vectors.trained import RunTowers, weights_hash
+from scalingnote_jax.vectors.trained import RunTowers, student_files, teacher_files, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
 
 MIXTURE = ("data.mixture", "data.query_prompts", "data.doc_prompts")
@@ -55,9 +55,10 @@ def mine_by_teacher(made: Made, settings: Settings, place: Place) -> None:
 
 
 STAGE_1 = ("teacher", "train", "seed", "encode.batch_size", *MIXTURE)
+TRAINED = {"output": weights_hash, "resumes": True}
 
 
-@step("train", ("data", "mine", "before"), STAGE_1, output=weights_hash, resumes=True)
+@step("train", ("data", "mine", "before"), STAGE_1, outside=teacher_files, **TRAINED)
 def train(made: Made, settings: Settings, place: Place) -> None:
     """Stage 1: LLM query tower ⇄ LLM document tower, contrastive → teacher/."""
     collection = _shown(made.data, settings)
@@ -74,13 +75,11 @@ def documents(made: Made, settings: Settings, place: Place) -> None:
     encode.document_vectors(tower, Collection.open(made.data.folder), settings.encode, place)
 
 
+READ = ("data", "train", "encode")
 STAGE_2 = ("distill", "teacher", "encode", "seed")
 
 
-@step(
-    "distill", ("data", "train", "encode"), STAGE_2, output=weights_hash, resumes=True,
-    looks=("documents",),
-)  # fmt: skip
+@step("distill", READ, STAGE_2, outside=student_files, looks=("documents",), **TRAINED)
 def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, None), settings.encode)
@@ -89,13 +88,13 @@ def distill(made: Made, settings: Settings, place: Place) -> None:
     stage2.distill(settings.distill, lesson, collection, vectors and vectors.folder, place)
 
 
-STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed")
-
-
-@step(
-    "refine", ("data", "train", "encode", "distill"), (*STAGE_3, "eval.exact", *RULES, *MIXTURE),
-    output=weights_hash, resumes=True,
+STAGE_3 = (
+    "refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed",
+    "eval.exact", *RULES, *MIXTURE,
 )  # fmt: skip
+
+
+@step("refine", (*READ, "distill"), STAGE_3, **TRAINED)
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
     lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
@@ -110,7 +109,7 @@ INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 
 
 @step(
-    "index", ("data", "train", "encode"), INDEX, output=build_index.content,
+    "index", READ, INDEX, output=build_index.content,
     outside=build_index.library, exclusive=True,
 )  # fmt: skip
 def index(made: Made, settings: Settings, place: Place) -> None:
@@ -121,7 +120,7 @@ def index(made: Made, settings: Settings, place: Place) -> None:
     build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
 
 
-READ_BY_EVAL = ("data", "train", "encode", "distill", "refine", "index")
+READ_BY_EVAL = (*READ, "distill", "refine", "index")
 
 
 @step(

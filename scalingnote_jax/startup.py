@@ -6,7 +6,8 @@ What the config alone says was refused before, on load; texts and weights are re
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.hub import locate
 from scalingnote_jax.progress import say
 from scalingnote_jax.systems import systems_of
+from scalingnote_jax.workflow.artefact import write_json
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -168,6 +170,25 @@ def check_evaluation(config: Config) -> None:
     check_collections(config.eval, config.data, systems)
 
 
+@contextmanager
+def claimed(config: Config, workdir: Path, overwrite: bool, verb: str) -> Iterator[None]:
+    """Claims the workdir, and locks it while the block runs. The first process does, for all.
+
+    Raises:
+        UserError: as `claim_workdir`; or another run is at work there.
+    """
+    from scalingnote_jax.devices import mesh as mesh_lib
+    from scalingnote_jax.workflow.lock import held
+
+    with ExitStack() as stack:
+        if mesh_lib.first_process():
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(workdir, verb))
+            claim_workdir(config, workdir, overwrite)
+        mesh_lib.barrier("workdir")
+        yield
+
+
 def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
     """Writes the resolved config into `workdir`; refuses a workdir that belongs to another config.
     Fields that change no number may differ.
@@ -189,6 +210,4 @@ def claim_workdir(config: Config, workdir: Path, overwrite: bool) -> None:
                     "choose another --workdir, or add --overwrite to redo the steps that change",
                 )
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_json(config), indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, to_json(config))

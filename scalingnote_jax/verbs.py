@@ -54,11 +54,15 @@ def config(parser: ArgumentParser, words: list[str]) -> None:
 
 
 def doctor(parser: ArgumentParser, words: list[str]) -> None:
-    """Prints what works on this machine."""
-    parser.parse_args(words)
+    """Prints what works on this machine, or what of a workdir is whole."""
+    parser.add_argument("workdir", nargs="?", help="reads and compares every file of it instead")
+    args = parser.parse_args(words)
     from scalingnote_jax import doctor
 
-    doctor.doctor()
+    if args.workdir is None:
+        doctor.doctor()
+    else:
+        doctor.check_workdir(Path(args.workdir))
 
 
 def export(parser: ArgumentParser, words: list[str]) -> None:

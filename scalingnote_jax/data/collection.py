@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -16,13 +15,25 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from scalingnote_jax.data.sources import Document, Qrels, Query
-from scalingnote_jax.errors import bad_input
-from scalingnote_jax.hashing import file_hash
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.npy_files import read_npy
+from scalingnote_jax.files.typed_json import COUNT, NAME, PATH, SHA256, Each, read_json
+from scalingnote_jax.workflow.artefact import MANIFEST, check_files, read_manifest
 
-MANIFEST = "manifest.json"
 FORMAT = 2  # part of every dataset's content hash: what reads it is redone too
 TFDS_VERSION = "1.0.0"  # of the three TFDS datasets; part of their paths
 _REBUILD = "build it with `scalingnote data CONFIG`"
+_GROUPS = ("doc_groups.npy", "doc_text_groups.npy", "query_groups.npy")
+_FORM = {  # of what is relied on, in the manifest
+    "format": COUNT,
+    "fingerprint": SHA256,
+    "documents": COUNT,
+    "queries": COUNT,
+    "splits": Each(object, NAME),
+    "query_prompts": Each(str),
+    "files": Each({"bytes": COUNT, "sha256": SHA256}, PATH),
+}
+_IDS = {"documents": [str], "queries": [str]}
 _READ_ROWS = 1024  # records read at a time when all are wanted: one by one takes twice as long
 
 T = TypeVar("T")
@@ -45,13 +56,17 @@ class Collection:
     """
 
     def __init__(self, data_dir: Path, manifest: dict[str, Any]):
-        ids = json.loads((data_dir / "ids.json").read_text(encoding="utf-8"))
+        ids = read_json(data_dir / "ids.json", _IDS, "the ids as written", _REBUILD)
         self._data_dir = data_dir
         self.doc_ids: list[str] = ids["documents"]
         self.query_ids: list[str] = ids["queries"]
-        self.doc_groups: np.ndarray = np.load(data_dir / "doc_groups.npy")
-        self.doc_text_groups: np.ndarray = np.load(data_dir / "doc_text_groups.npy")
-        self.query_groups: np.ndarray = np.load(data_dir / "query_groups.npy")
+        groups = [read_npy(data_dir / name, _REBUILD, np.int32, 1) for name in _GROUPS]
+        self.doc_groups, self.doc_text_groups, self.query_groups = groups
+        sizes = (*map(len, groups), manifest["documents"], manifest["queries"])
+        docs, queries = len(self.doc_ids), len(self.query_ids)
+        if sizes != (docs, docs, queries, docs, queries):
+            given = f"{docs} and {queries} ids, where its other files say {sizes}"
+            raise bad_input(str(data_dir), given, "documents and queries alike", _REBUILD)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         self.query_prompts: dict[str, str] = manifest["query_prompts"]
         self.fingerprint: str = manifest["fingerprint"]
@@ -71,16 +86,15 @@ class Collection:
         """
         data_dir = Path(data_dir)
         path = data_dir / MANIFEST
-        if not path.is_file():
-            raise bad_input(str(path), "no such file", "a built dataset", _REBUILD)
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found = manifest["format"]
-        except (ValueError, KeyError, TypeError):
-            raise bad_input(str(path), "not readable", "a dataset's manifest", _REBUILD) from None
+        found = read_manifest(data_dir, "data CONFIG", _REBUILD, {"format": COUNT})["format"]
         if found != FORMAT:
             raise bad_input(str(path), f"format {found!r}", f"format {FORMAT}", _REBUILD)
-        _check_files(data_dir, manifest["files"])
+        manifest = read_manifest(data_dir, "data", _REBUILD, _FORM)
+        entries = [{"file": name, **entry} for name, entry in manifest["files"].items()]
+        for entry in entries:
+            if ".array_record" in entry["file"]:
+                entry["sha256"] = None
+        check_files(data_dir, entries, _REBUILD)
         return cls(data_dir, manifest)
 
     def as_shown(self, doc_prompt: str) -> Collection:
@@ -142,17 +156,24 @@ class StoredRows(Sequence[T]):
     def _read(self, rows: Sequence[int]) -> list[T]:
         try:
             records = self._source.__getitems__(list(rows))
-        except RuntimeError as error:  # the checksum of a block of records
-            raise bad_input(
-                str(self._folder), f"damaged ({error})", "the records that were written", _REBUILD
-            ) from error
-        return [self._decode(record) for record in records]
+            return [self._decode(record) for record in records]
+        except UserError:
+            raise
+        except Exception as error:  # the checksum of a block of records, or whatever TFDS meets
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UserError:
+        given = f"damaged ({str(error).partition(chr(10))[0][:200]})"
+        return bad_input(str(self._folder), given, "the records that were written", _REBUILD)
 
     @functools.cached_property
     def _source(self) -> Any:
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(self._folder).as_data_source(split=self._split)
+        try:
+            return tfds.builder_from_directory(self._folder).as_data_source(split=self._split)
+        except Exception as error:  # of files that do not go together
+            raise self._damaged(error) from error
 
 
 def _document(record: dict[str, bytes]) -> Document:
@@ -168,14 +189,3 @@ def _judged(record: dict[str, Any]) -> tuple[str, dict[str, int]]:
         zip(map(bytes.decode, record["doc_ids"]), map(int, record["grades"]), strict=True)
     )
     return record["query_id"].decode(), grades
-
-
-def _check_files(data_dir: Path, files: dict[str, dict[str, Any]]) -> None:
-    for name, expected in files.items():
-        path = data_dir / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"]:
-            given = "no such file" if size is None else f"{size} bytes"
-            raise bad_input(str(path), given, f"{expected['bytes']} bytes", _REBUILD)
-        if path.parent == data_dir and file_hash(path) != expected["sha256"]:
-            raise bad_input(str(path), "damaged", "the content that was written", _REBUILD)

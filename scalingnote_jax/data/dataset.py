@@ -22,13 +22,19 @@ import numpy as np
 
 from scalingnote_jax.config import DataConfig
 from scalingnote_jax.config.forms.mixture_entry import prompts
-from scalingnote_jax.data.collection import FORMAT, MANIFEST, Collection
+from scalingnote_jax.data.collection import FORMAT, Collection
 from scalingnote_jax.data.sources import Document, Qrels, Query, Source, open_source
 from scalingnote_jax.data.survey import Survey, survey
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import Bar, progress
 from scalingnote_jax.version import __version__
+from scalingnote_jax.workflow.artefact import (
+    MANIFEST,
+    partial_folder,
+    put_in_place,
+    write_manifest,
+)
 
 __all__ = ["Collection", "build_dataset"]
 
@@ -52,14 +58,10 @@ def build_dataset(cfg: DataConfig, data_dir: Path) -> None:
         )
     source = open_source(cfg)
     found = survey(source, cfg)
-    partial = data_dir.with_name(data_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
+    partial = partial_folder(data_dir)
     try:
         _write(source, found, prompts(cfg, "query_prompts"), partial)
-        if data_dir.exists():
-            shutil.rmtree(data_dir)
-        partial.rename(data_dir)
+        put_in_place(partial, data_dir)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -95,7 +97,7 @@ def _write(source: Source, found: Survey, query_prompts: dict[str, str], folder:
     np.save(folder / "doc_text_groups.npy", found.groups.doc_texts)
     np.save(folder / "query_groups.npy", found.groups.queries)
     manifest = _manifest(found, folder) | {"query_prompts": query_prompts}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_manifest(folder, manifest)
 
 
 def _manifest(found: Survey, folder: Path) -> dict[str, Any]:

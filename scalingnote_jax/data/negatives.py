@@ -10,13 +10,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from scalingnote_jax.config import MineConfig
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.relevance import Relevance
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.npy_files import read_npz
 
+_COLUMNS: dict[str, tuple[type, int]] = {
+    "query_rows": (np.int32, 1),
+    "doc_rows": (np.int32, 2),
+    "scores": (np.float32, 2),
+}
 _BLOCK = 4096  # queries at a time: a ranked document of a block takes some 50 bytes
 
 
@@ -33,6 +41,22 @@ class Negatives:
     query_rows: np.ndarray
     doc_rows: np.ndarray
     scores: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path, fix: str) -> Negatives:
+        """Of the .npz file that `mine` wrote.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        chosen = cls(**read_npz(path, fix, _COLUMNS))
+        shapes = [column.shape for column in (chosen.query_rows, chosen.doc_rows, chosen.scores)]
+        rows, wide, scores = shapes
+        numbers = chosen.query_rows.min(initial=0) >= 0 and chosen.doc_rows.min(initial=0) >= -1
+        if scores != wide or rows != wide[:1] or not numbers:
+            given = f"arrays {shapes}" if numbers else "a row number below 0"
+            raise bad_input(str(path), given, "rows of queries and documents", fix)
+        return chosen
 
 
 @dataclass(frozen=True)

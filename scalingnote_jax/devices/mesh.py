@@ -200,6 +200,17 @@ def first_process() -> bool:
     return jax.process_index() == 0
 
 
+def on_any_process(found: bool) -> bool:
+    """Whether it is so on any process; all of them must ask. They then do the same, though each has
+    looked at files of its own share or at another moment.
+    """
+    if jax.process_count() == 1:
+        return found
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array(found))))
+
+
 def barrier(name: str) -> None:
     """Waits until all processes are here (nothing to wait for with one)."""
     if jax.process_count() > 1:

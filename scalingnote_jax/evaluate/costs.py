@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.evaluate.subject import Subject, Trainings
+from scalingnote_jax.files.typed_json import COUNT
 from scalingnote_jax.models.flops import step_flops, tower_flops
 from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.pair import Towers
@@ -22,7 +23,8 @@ from scalingnote_jax.systems import TEACHER
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.train.state import split_frozen
 from scalingnote_jax.workflow.artefact import MANIFEST, read_manifest
-from scalingnote_jax.workflow.workdir import Workdir, read_done
+from scalingnote_jax.workflow.seal import seal_fact
+from scalingnote_jax.workflow.workdir import Workdir
 
 Cost = dict[str, Any]
 
@@ -83,7 +85,8 @@ def _stage_2(size: int, workdir: Workdir, student: TowerDef, teacher: TowerDef) 
     stage = _training([workdir.student], size, _text_flops(student) * size)
     texts = workdir.embeddings("teacher", "distill")
     if (texts / MANIFEST).is_file():
-        count = read_manifest(texts, "distill", "delete it")["count"]
+        fix = "run `scalingnote run` again"
+        count = read_manifest(texts, "distill", fix, {"count": COUNT})["count"]
         stage["flops"] += tower_flops(teacher, count).model
     return stage
 
@@ -123,4 +126,4 @@ def _logged_secs(log: list[dict[str, Any]]) -> float:
 
 def _secs(folder: Path) -> float:
     """What the step in `folder` took in its last run; older workdirs do not say."""
-    return float((read_done(folder) or {}).get("secs", 0.0))
+    return float(seal_fact(folder, "secs", 0.0))

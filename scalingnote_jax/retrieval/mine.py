@@ -44,6 +44,7 @@ from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.rows_on_disk import RowsOnDisk
 from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
 from scalingnote_jax.workflow.artefact import (
+    ENTRY,
     check_files,
     file_entry,
     partial_folder,
@@ -58,7 +59,7 @@ WIDTH = 110  # of the table, in characters, where there is no terminal
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 _PAIRS = 4096  # relevant pairs, whose documents are read at once
 _ROWS = 65_536  # documents read at once
-_REDO = "delete the folder and mine again"
+_REDO = "run `scalingnote run` again, which mines anew"
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,9 @@ def open_negatives(folder: Path) -> Negatives:
     Raises:
         UserError: a file is missing, cut or changed.
     """
-    manifest = read_manifest(folder, "mine", _REDO)
+    manifest = read_manifest(folder, "mine", _REDO, {"files": [ENTRY]})
     check_files(folder, manifest["files"], _REDO)
-    with np.load(folder / FILE) as columns:
-        return Negatives(**{name: columns[name] for name in columns})
+    return Negatives.read(folder / FILE, _REDO)
 
 
 def content(folder: Path) -> str:

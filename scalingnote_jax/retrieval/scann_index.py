@@ -3,9 +3,10 @@ rows of the store.
 
 ScaNN writes into a folder per part: its own float32 copy of the vectors (`dataset.npy`), the hashed
 ones, the codebook, the partitioner. Its loader ends the whole process when one of them is missing,
-so the manifest's names, sizes and hashes are checked first. Ids stay in the vector store. Two
-builds differ in their bytes, since ScaNN draws its own random starts. How an index is made is in
-`build_index.py`, how documents are added and deleted in `updates.py`.
+so the manifest's names, sizes and hashes are checked first, and what the files say of themselves
+(`scann_files.py`). Ids stay in the vector store. Two builds differ in their bytes, since ScaNN
+draws its own random starts. How an index is made is in `build_index.py`, how documents are added
+and deleted in `updates.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,25 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.typed_json import COUNT, POSITIVE, SHA256
 from scalingnote_jax.retrieval.exact import check_search, check_unit
+from scalingnote_jax.retrieval.scann_files import PART, SETTINGS, check_part
 from scalingnote_jax.retrieval.scann_library import import_scann
-from scalingnote_jax.workflow.artefact import MANIFEST, check_files, damaged, read_manifest
+from scalingnote_jax.workflow.artefact import MANIFEST, damaged, read_manifest
 
 REBUILD = "run `scalingnote index` again"
+_FORM = {  # of what is relied on, in the manifest
+    "count": POSITIVE,
+    "dim": POSITIVE,
+    "scann": str,
+    "store": SHA256,
+    "kind": str,
+    "settings": SETTINGS,
+    "parts": [PART],
+    "depths?": [{"k": POSITIVE, "leaves_searched?": POSITIVE, "reorder?": POSITIVE}],
+    "changed?": COUNT,
+    "built_rows?": COUNT,
+}
 MANY_QUERIES = 512  # from here on the threads pay for themselves
 DEFAULT_K = 10  # documents that a search gives unless it is told otherwise
 BATCH = 1024  # queries that a thread takes at once; ScaNN's 256 answer a tenth fewer a second
@@ -84,16 +99,14 @@ class ScannIndex:
                 version is another one, or ScaNN is not installed.
         """
         dir = Path(dir)
-        manifest = read_manifest(dir, "index", REBUILD)
-        try:
-            owner, scann = manifest["store"], manifest["scann"]
-            for part in manifest["parts"]:
-                check_files(dir / part["folder"], part["files"], REBUILD)
-                _no_other_files(dir / part["folder"], {entry["file"] for entry in part["files"]})
-            folders = [str(dir / part["folder"]) for part in manifest["parts"]]
-            manifest["settings"]["kind"], manifest["count"], manifest["dim"]
-        except (KeyError, TypeError) as e:
-            raise damaged(dir / MANIFEST, f"no usable field {e}", REBUILD) from e
+        manifest = read_manifest(dir, "index", REBUILD, _FORM)
+        owner, parts = manifest["store"], manifest["parts"]
+        rows = sum(part["rows"] for part in parts)
+        if not parts or rows != manifest["count"]:
+            given = f"{rows} rows in the parts, count {manifest['count']}"
+            raise damaged(dir / MANIFEST, given, REBUILD)
+        for part in parts:
+            check_part(dir, part, manifest["dim"], REBUILD)
         if owner != store_fingerprint:
             raise bad_input(
                 str(dir),
@@ -102,8 +115,8 @@ class ScannIndex:
                 REBUILD,
             )
         library = import_scann()
-        _check_version(dir, scann)
-        return cls(manifest, [library.load_searcher(folder) for folder in folders])
+        _check_version(dir, manifest["scann"])
+        return cls(manifest, [_load(library, dir, part) for part in parts])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best documents of each query, as the index finds them, best first.
@@ -172,7 +185,7 @@ def index_facts(dir: str | Path) -> dict[str, Any]:
     """What an evaluation says of the index: kind, settings, memory_bytes, disk_bytes, tuning,
     tuned_on, target_recall, depths.
     """
-    manifest = read_manifest(Path(dir), "index", REBUILD)
+    manifest = read_manifest(Path(dir), "index", REBUILD, _FORM)
     names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
     return {
         name: manifest[name] for name in (*names, "target_recall", "depths") if name in manifest
@@ -195,10 +208,18 @@ def _merge(
     return np.take_along_axis(scores, order, axis=1), best.astype(np.int32)
 
 
-def _no_other_files(folder: Path, names: set[str]) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.name not in names:  # the loader would unpickle a scann_docids.pkl
-            raise damaged(path, "a file that the index did not write", REBUILD)
+def _load(library: Any, dir: Path, part: dict[str, Any]) -> Any:
+    """ScaNN's searcher of a part that was checked."""
+    folder = dir / part["folder"]
+    try:
+        searcher = library.load_searcher(str(folder))
+        size = searcher.size()
+    except Exception as e:  # whatever its C++ says of files that contradict each other
+        reason = str(e).strip().partition("\n")[0][:200]
+        raise damaged(folder, f"ScaNN cannot load it ({reason})", REBUILD) from e
+    if size != part["rows"]:
+        raise damaged(folder, f"{size} vectors", REBUILD)
+    return searcher
 
 
 def _check_version(dir: Path, built_with: str) -> None:

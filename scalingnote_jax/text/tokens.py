@@ -7,7 +7,6 @@ tokenizer does (`text/tokenizer.py`).
 from __future__ import annotations
 
 import itertools
-import json
 import operator
 import os
 import shutil
@@ -19,12 +18,25 @@ import numpy as np
 
 from scalingnote_jax.config import TextConfig
 from scalingnote_jax.config.forms.prompt import MARKER, last_words
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.npy_files import read_npy
+from scalingnote_jax.files.typed_json import COUNT
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.progress import progress
+from scalingnote_jax.progress import progress, say
 from scalingnote_jax.text.prompts import encode_pairs
 from scalingnote_jax.text.tokenizer import TextTokenizer
+from scalingnote_jax.workflow.artefact import (
+    ENTRY,
+    check_files,
+    damaged,
+    file_entry,
+    read_manifest,
+    remove_folder,
+    write_manifest,
+)
 
+_REDO = "run the step again: the table is then made anew"
+_FORM = {"rows": COUNT, "tokens": COUNT, "files": [ENTRY]}  # of the manifest
 _CHUNK = 1024  # texts given to the tokenizer at a time
 
 
@@ -115,8 +127,13 @@ def tokenize(
     options = {"to_marker": to_marker, "title_ends": title_ends}
     made_from = [key, tokenizer.fingerprint, cfg.prompt, cfg.max_tokens, cfg.title_tokens, options]
     folder = Path(cache_dir) / content_hash(made_from)[:24]
-    if not folder.is_dir():
-        _write(folder, texts, cfg, tokenizer, **options)
+    if folder.is_dir():
+        try:
+            return _open(folder, title_ends)
+        except UserError as e:
+            say(f"tokens: made again: {e}")
+            remove_folder(folder)
+    _write(folder, texts, cfg, tokenizer, **options)
     return _open(folder, title_ends)
 
 
@@ -151,8 +168,9 @@ def _write(
         np.save(partial / "offsets.npy", np.array(ends, np.int64))
         if options["title_ends"]:
             np.save(partial / "title_ends.npy", np.array(title_ends, np.int32))
-        meta = {"rows": len(ends) - 1, "tokens": ends[-1], "tokenizer": tokenizer.fingerprint}
-        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        facts = {"rows": len(ends) - 1, "tokens": ends[-1], "tokenizer": tokenizer.fingerprint}
+        files = [file_entry(path) for path in sorted(partial.iterdir())]
+        write_manifest(partial, {**facts, "files": files})
         try:
             partial.rename(folder)
         except OSError:
@@ -163,17 +181,23 @@ def _write(
 
 
 def _open(folder: Path, with_title_ends: bool) -> TokenTable:
-    try:
-        offsets = np.load(folder / "offsets.npy")
-        title_ends = np.load(folder / "title_ends.npy") if with_title_ends else None
-        size = (folder / "ids.bin").stat().st_size
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        whole = offsets.shape == (meta["rows"] + 1,) and size == 4 * meta["tokens"]
-        whole &= title_ends is None or title_ends.shape == (meta["rows"],)
-    except (OSError, ValueError, EOFError, KeyError):
-        whole = False
+    manifest = read_manifest(folder, "run", _REDO, _FORM)
+    listed = {entry["file"] for entry in manifest["files"]}
+    wanted = {"ids.bin", "offsets.npy", *(("title_ends.npy",) if with_title_ends else ())}
+    if not wanted <= listed:
+        raise damaged(folder / min(wanted - listed), "it is not in the manifest", _REDO)
+    check_files(folder, manifest["files"], _REDO)
+    rows, tokens = manifest["rows"], manifest["tokens"]
+    offsets = read_npy(folder / "offsets.npy", _REDO, np.int64, 1)
+    path, ends = folder / "title_ends.npy", None
+    if with_title_ends:
+        ends = read_npy(path, _REDO, np.int32, 1)
+    lengths = np.diff(offsets)
+    whole = len(offsets) == rows + 1 and offsets[0] == 0 and offsets[-1] == tokens
+    whole &= (folder / "ids.bin").stat().st_size == 4 * tokens and lengths.min(initial=1) >= 1
+    if ends is not None:
+        whole &= len(ends) == rows and bool(((ends >= -1) & (ends < lengths)).all())
     if not whole:
-        fix = "delete the folder; the tokens are then made again"
-        raise bad_input(str(folder), "a damaged table of tokens", "what was written there", fix)
-    ids = np.memmap(folder / "ids.bin", np.int32, "r") if size else np.zeros(0, np.int32)
-    return TokenTable(ids, offsets, title_ends)
+        raise damaged(folder, f"files that do not hold {rows} rows of {tokens} tokens", _REDO)
+    ids = np.memmap(folder / "ids.bin", np.int32, "r") if tokens else np.zeros(0, np.int32)
+    return TokenTable(ids, offsets, ends)

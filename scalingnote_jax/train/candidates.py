@@ -22,7 +22,8 @@ from scalingnote_jax.data.negatives import choose, rule_values
 from scalingnote_jax.data.order import Draw, draw
 from scalingnote_jax.data.relevance import Relevance
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.npy_files import read_npy
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.exact import exact_search
@@ -30,6 +31,7 @@ from scalingnote_jax.retrieval.mine import ranked
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.artefact import (
+    ENTRY,
     MANIFEST,
     check_files,
     file_entry,
@@ -78,13 +80,18 @@ def stored_values(
     folder: Path, made_from: dict[str, Any], make: Callable[[], np.ndarray]
 ) -> np.ndarray:
     """The array in `folder` if it was made from just this, else a new one, which is written there
-    by the first process. Every process takes part in `make`.
+    by the first process; likewise if it is damaged. Every process takes part in `make`.
     """
+    found, wrong = None, ""
     if (folder / MANIFEST).is_file():
-        manifest = read_manifest(folder, "distill", _REDO)
-        if all(manifest.get(name) == value for name, value in made_from.items()):
-            check_files(folder, manifest["files"], _REDO)
-            return np.load(folder / FILE)
+        try:
+            found = _stored(folder, made_from)
+        except UserError as e:
+            wrong = str(e)
+    if not mesh_lib.on_any_process(found is None) and found is not None:
+        return found
+    if wrong:
+        say(f"made again: {wrong}")
     values = make()
     mesh_lib.barrier(f"made {folder.name}")  # nobody looks for it any more
     if mesh_lib.first_process():
@@ -93,6 +100,14 @@ def stored_values(
         write_manifest(partial, made_from | {"files": [file_entry(partial / FILE)]})
         put_in_place(partial, folder)
     return values
+
+
+def _stored(folder: Path, made_from: dict[str, Any]) -> np.ndarray | None:
+    manifest = read_manifest(folder, "distill", _REDO, {"files": [ENTRY]})
+    if any(manifest.get(name) != value for name, value in made_from.items()):
+        return None
+    check_files(folder, manifest["files"], _REDO)
+    return read_npy(folder / FILE, _REDO)
 
 
 def check_documents(cfg: DistillConfig, documents: int, parts: int) -> None:

@@ -25,6 +25,7 @@ from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.preemption import Preempted, watch
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.typed_json import COUNT, Misfit, parse
 from scalingnote_jax.models.layers.params import Flat
 from scalingnote_jax.progress import Bar, progress, say
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
@@ -59,29 +60,17 @@ def fit(stage: Stage) -> TrainState:
     checkpoints = TrainingCheckpoints(stage.folder / "checkpoints")
     prepared = stage.prepared
     try:
-        start = _resume_step(stage, checkpoints)
-        if start:
+        given = prepared.abstract, prepared.shardings, stage.meta["inputs"]
+        if found := checkpoints.resume(*given):
+            start, state = found
             say(f"{stage.name}: goes on after step {start}")
-            state = checkpoints.restore(start, prepared.abstract, prepared.shardings)
         else:
-            state = prepared.place(stage.initial())
+            start, state = 0, prepared.place(stage.initial())
         if start < stage.schedule.total_steps:
             state = _run(stage, state, start, checkpoints)
     finally:
         checkpoints.close()
     return state
-
-
-def _resume_step(stage: Stage, checkpoints: TrainingCheckpoints) -> int:
-    step = checkpoints.latest_step() or 0
-    if step and checkpoints.meta(step).get("inputs") != stage.meta["inputs"]:
-        raise bad_input(
-            str(stage.folder),
-            f"its checkpoint of step {step} is of another config or other data",
-            "the same inputs",
-            "use another --workdir, or --overwrite to train anew",
-        )
-    return step
 
 
 def _run(
@@ -223,9 +212,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, oldest first; a half-written last line is left out."""
     records = []
     if path.is_file():
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().split(b"\n"):
             try:
-                records.append(json.loads(line))
-            except ValueError:
+                records.append(parse(line, {"step": COUNT}))
+            except Misfit:
                 break
     return records

@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import EncodeConfig
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.errors import UserError
 from scalingnote_jax.hashing import content_hash
-from scalingnote_jax.progress import progress
+from scalingnote_jax.progress import progress, say
 from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
@@ -53,10 +54,11 @@ def stored_vectors(
     made_from = made_from | {"contract": encoder.contract, "normalised": unit, "dim": dim}
     made_from |= {"dtype": dtype}
     share = (jax.process_index(), jax.process_count())
-    if (folder / MANIFEST).is_file():
-        store = VectorStore.open(folder, share)
-        if all(store.manifest.get(key) == value for key, value in made_from.items()):
-            return store
+    store, wrong = _stored(folder, made_from, share)
+    if not mesh_lib.on_any_process(store is None) and store is not None:
+        return store
+    if wrong:
+        say(f"{folder.name}: made again: {wrong}")
     table = make_table()
     with ExitStack() as stack:
         if mesh_lib.first_process():
@@ -72,6 +74,22 @@ def stored_vectors(
             writer.close()
     mesh_lib.barrier(f"vectors {name}")
     return VectorStore.open(folder, share)
+
+
+def _stored(
+    folder: Path, made_from: dict[str, Any], share: tuple[int, int]
+) -> tuple[VectorStore | None, str]:
+    """The store in `folder`, if it was made from this and this share of it is whole; else what is
+    damaged, if something is.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None, ""
+    try:
+        store = VectorStore.open(folder, share)
+    except UserError as e:
+        return None, str(e)
+    fits = all(store.manifest.get(key) == value for key, value in made_from.items())
+    return (store if fits else None), ""
 
 
 def side_vectors(

@@ -10,7 +10,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.npy_files import read_npy
 from scalingnote_jax.vectors.quantise import quantise
+
+STORED_AS: dict[str, type] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
 class RowsOnDisk:
@@ -28,14 +32,23 @@ class RowsOnDisk:
         self.shape = (int(self._starts[-1]), parts[0].shape[1])
 
     @classmethod
-    def open(cls, dir: Path, manifest: dict[str, Any]) -> RowsOnDisk:
-        """The shards that a manifest names, memory-mapped."""
-        parts = [np.load(dir / s["file"], mmap_mode="r") for s in manifest["shards"]]
-        if manifest["dtype"] == "bfloat16":
+    def open(cls, dir: Path, manifest: dict[str, Any], fix: str) -> RowsOnDisk:
+        """The shards that a manifest names, memory-mapped.
+
+        Raises:
+            UserError: one is not the array that the manifest describes.
+        """
+        dim, dtype, shards = manifest["dim"], manifest["dtype"], manifest["shards"]
+        parts = [_mapped(dir / s["file"], STORED_AS[dtype], (s["rows"], dim), fix) for s in shards]
+        if dtype == "bfloat16":
             parts = [part.view(ml_dtypes.bfloat16) for part in parts]
-        if manifest["dtype"] != "int8":
+        if dtype != "int8":
             return cls(parts)
-        return cls(parts, [np.load(dir / s["file"], mmap_mode="r") for s in manifest["scales"]])
+        scales: list[np.ndarray | None] = [
+            _mapped(dir / scale["file"], np.float32, (shard["rows"],), fix)
+            for scale, shard in zip(manifest["scales"], shards, strict=True)
+        ]
+        return cls(parts, scales)
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """The rows of a slice without a step, or as `take`, as a float32 copy in memory."""
@@ -62,6 +75,13 @@ class RowsOnDisk:
     def followed_by(self, rows: np.ndarray) -> RowsOnDisk:
         """These rows, and behind them `rows` [m, D] float32, which are in memory."""
         return RowsOnDisk([*self.parts, rows], [*self._scales, None])
+
+
+def _mapped(path: Path, dtype: type, shape: tuple[int, ...], fix: str) -> np.ndarray:
+    array = read_npy(path, fix, dtype, len(shape), mapped=True)
+    if array.shape != shape:
+        raise bad_input(str(path), f"an array {list(array.shape)}", f"{list(shape)}", fix)
+    return array
 
 
 def store_as(rows: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.typed_json import POSITIVE, Rule, read_json
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import say
 from scalingnote_jax.vectors.rows_on_disk import RowsOnDisk, score_errors, store_as
 from scalingnote_jax.workflow.artefact import (
+    ENTRY,
     MANIFEST,
     check_files,
     damaged,
@@ -31,7 +33,16 @@ from scalingnote_jax.workflow.artefact import (
 )
 
 IDS = "ids.json"
-REBUILD = "delete the folder and encode again"
+REBUILD = "run `scalingnote run` again, which makes it anew"
+_SHARD = {**ENTRY, "rows": POSITIVE}
+_FORM = {  # of what is relied on, in the manifest
+    "count": POSITIVE,
+    "dim": POSITIVE,
+    "dtype": Rule("float32, bfloat16 or int8", lambda x: x in ("float32", "bfloat16", "int8")),
+    "shards": [_SHARD],
+    "scales?": [ENTRY],
+    "ids": ENTRY,
+}
 
 
 class VectorStore:
@@ -65,31 +76,23 @@ class VectorStore:
             UserError: a file is missing, cut or changed; names the file.
         """
         dir = Path(dir)
-        manifest = read_manifest(dir, "encode", REBUILD)
-        try:
-            shards = manifest["shards"][share[0] :: share[1]]
-            scales = manifest.get("scales", [])[share[0] :: share[1]]
-            check_files(dir, [*shards, *scales, manifest["ids"]], REBUILD)
-            ids = json.loads((dir / manifest["ids"]["file"]).read_text(encoding="utf-8"))
-            rows = sum(shard["rows"] for shard in manifest["shards"])
-            empty = next((x["file"] for x in manifest["shards"] if x["rows"] == 0), None)
-            counts = (manifest["count"], rows, manifest["dim"] > 0)
-        except (KeyError, TypeError) as e:
-            raise bad_input(
-                str(dir / MANIFEST),
-                f"no usable field {e}",
-                "the manifest of a vector store",
-                REBUILD,
-            ) from e
-        if counts != (len(ids), len(ids), True):
+        manifest = read_manifest(dir, "encode", REBUILD, _FORM)
+        all_scales = manifest.get("scales", [])
+        if len(all_scales) != (len(manifest["shards"]) if manifest["dtype"] == "int8" else 0):
+            given = f"{len(all_scales)} scales of {len(manifest['shards'])} shards"
+            raise damaged(dir / MANIFEST, given, REBUILD)
+        shards, scales = manifest["shards"][share[0] :: share[1]], all_scales[share[0] :: share[1]]
+        check_files(dir, [*shards, *scales, manifest["ids"]], REBUILD)
+        ids = read_json(dir / manifest["ids"]["file"], [str], "a list of ids", REBUILD)
+        rows = sum(shard["rows"] for shard in manifest["shards"])
+        if (manifest["count"], rows) != (len(ids), len(ids)):
             raise bad_input(
                 str(dir / MANIFEST),
                 f"count {manifest['count']}, {rows} rows in the shards, {len(ids)} ids",
                 "three equal numbers",
                 REBUILD,
             )
-        if empty is not None:
-            raise damaged(dir / empty, "a shard without rows", REBUILD)
+        RowsOnDisk.open(dir, manifest, REBUILD)  # each array as the manifest says
         return cls(dir, manifest, ids)
 
     def vectors(self) -> np.ndarray:
@@ -101,7 +104,7 @@ class VectorStore:
 
     def on_disk(self) -> RowsOnDisk:
         """[n, D] float32, of which only the slices that are asked for are read."""
-        return RowsOnDisk.open(self.dir, self.manifest)
+        return RowsOnDisk.open(self.dir, self.manifest, REBUILD)
 
 
 class StoreWriter:

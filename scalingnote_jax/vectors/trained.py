@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from scalingnote_jax.config import TowerConfig, TowersConfig
 from scalingnote_jax.config.stages import Role, Side
 from scalingnote_jax.config.values import section_hash
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.hashing import tree_hash
+from scalingnote_jax.hashing import content_hash
+from scalingnote_jax.hub import content_of
 from scalingnote_jax.models.from_teacher import student_config
+from scalingnote_jax.models.weights.restore import read_meta
 from scalingnote_jax.systems import REGISTRY
 from scalingnote_jax.workflow.workdir import output_of
 
@@ -58,6 +60,42 @@ class TrainedTower:
     def store(self, vectors: Path) -> Path:
         """The folder of its vectors, `vectors` being a workdir's `embeddings`."""
         return vectors / f"{self.role}-{self.side}"
+
+
+def weights_hash(folder: Path) -> str:
+    """Content hash of the weights in a training's newest checkpoint: of their values, however they
+    lie in files.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
+    steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdecimal()]
+    if not steps:
+        given, fix = "no checkpoint", "run the step that trains it again"
+        raise bad_input(str(folder / "checkpoints"), given, "that of a finished training", fix)
+    return content_hash(read_meta(folder / "checkpoints" / str(max(steps)))["sums"]["params"])
+
+
+def teacher_files(settings: Any) -> list[Any]:
+    """The content of the weights and tokenizers that the teacher's towers start from: other files
+    under the same name make another teacher.
+    """
+    return [_files_of(tower) for tower in (settings.teacher.query, settings.teacher.doc)]
+
+
+def student_files(settings: Any) -> list[Any]:
+    """As `teacher_files`, of the student."""
+    return _files_of(settings.distill.student)
+
+
+def _files_of(tower: TowerConfig) -> list[Any]:
+    own = tower.weights != "random" and not tower.weights.startswith("teacher:")
+    tokenizer = tower.tokenizer or tower.weights
+    named = tokenizer not in ("random", "bytes") and not tokenizer.startswith("teacher:")
+    return [
+        content_of(tower.weights) if own else None,
+        content_of(tokenizer, tokenizer=True) if named else None,
+    ]
 
 
 @dataclass(frozen=True)
@@ -110,9 +148,3 @@ class RunTowers:
     def _makes(self, student: str) -> str:
         refined = student == "refined" or (student == "student_int8" and "refine" in self.folders)
         return "refine" if refined else "distill"
-
-
-def weights_hash(folder: Path) -> str:
-    """Content hash of the weights in a training's newest checkpoint."""
-    steps = [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
-    return tree_hash(max(steps, key=lambda p: int(p.name)) / "params")

@@ -22,15 +22,16 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.progress import say
+from scalingnote_jax.workflow.artefact import drop_aside, recover, set_aside
 from scalingnote_jax.workflow.reuse import move_over, take_over
 from scalingnote_jax.workflow.workdir import (
     Workdir,
-    clear,
     damage,
     is_done,
     mark_done,
     output_of,
     read_done,
+    unmark,
     was_made_from,
 )
 
@@ -183,7 +184,7 @@ class Task:
             UserError: it is not finished, or a file is not as it was made.
         """
         if wrong := self.damage:
-            fix = f"run `scalingnote {self.step.verb}` again"
+            fix = f"run `scalingnote {self.step.verb}` again, which makes it anew"
             raise bad_input(str(self.folder), wrong, "what the step has made", fix)
         return self.output
 
@@ -216,12 +217,12 @@ class Task:
 
     def is_done(self, config: Any) -> bool:
         """Whether it was finished from just these inputs, and all that it made is there."""
-        return is_done(self.folder, self.inputs(config), self.step.exclusive)
+        return is_done(self.folder, self.inputs(config), self.step.exclusive, self.step.also)
 
     @property
     def damage(self) -> str:
         """What is wrong with what it has made; "" if nothing is."""
-        return damage(self.folder, self.step.exclusive)
+        return damage(self.folder, self.step.exclusive, self.step.also)
 
 
 def declared_values(config: Any, sections: Sequence[str]) -> dict[str, Any]:
@@ -253,6 +254,7 @@ def run_task(
     step, folder, inputs = task.step, task.folder, task.inputs(config)
     first = mesh_lib.first_process()
     if first:
+        recover(folder)
         move_over(task.earlier, folder, inputs)
         take_over(folder, inputs, task.workdir, reuse)
     mesh_lib.barrier(f"{step.verb} may be there")
@@ -263,8 +265,11 @@ def run_task(
         return
     if there and damaged:
         say(f"{step.verb}: made again, as in {folder} {damaged}")
-    if first and step.resumes and (overwrite or there):
-        clear(folder)  # the other steps replace their folder when they have made the new one
+    if first and step.resumes:  # the other steps replace their folder when the new one is whole
+        if there and damaged and not overwrite:
+            unmark(folder)  # it goes on from the newest checkpoint that is whole
+        elif there or overwrite:
+            set_aside(folder)
     mesh_lib.barrier(f"{step.verb} may write")
     folder.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -274,4 +279,5 @@ def run_task(
     if first:
         secs = time.monotonic() - started
         mark_done(folder, inputs, step.output(folder), secs, step.also)
+        drop_aside(folder)
     mesh_lib.barrier(f"{step.verb} is done")

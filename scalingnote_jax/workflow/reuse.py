@@ -16,8 +16,14 @@ from pathlib import Path
 
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
-from scalingnote_jax.workflow.artefact import MANIFEST, partial_folder, put_in_place
-from scalingnote_jax.workflow.workdir import Workdir, clear, is_done
+from scalingnote_jax.workflow.artefact import (
+    MANIFEST,
+    manifest_problem,
+    partial_folder,
+    put_in_place,
+    remove_folder,
+)
+from scalingnote_jax.workflow.workdir import Workdir, is_done
 
 # Folder of a step → whose vectors go with it. They say themselves what they were made from, so too
 # many would do no harm.
@@ -65,7 +71,7 @@ def move_over(earlier: Path | None, folder: Path, inputs: str) -> None:
         return
     for old in (*_vectors(earlier), earlier):
         new = folder.parent / old.relative_to(earlier.parent)
-        clear(new)
+        remove_folder(new)
         new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
 
@@ -83,7 +89,8 @@ def _places(other: Path, place: Path) -> Iterator[Path]:
 def _vectors(step: Path) -> Iterator[Path]:
     if tower := _VECTORS_OF.get(step.name):
         for manifest in sorted(step.parent.glob(f"embeddings/{tower}-*/{MANIFEST}")):
-            yield manifest.parent
+            if not manifest_problem(manifest.parent):
+                yield manifest.parent
 
 
 def _link(source: Path, target: Path) -> None:

@@ -8,16 +8,16 @@ nothing.
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.hashing import file_hash
+from scalingnote_jax.files.typed_json import read_json
+from scalingnote_jax.workflow.artefact import write_json
+from scalingnote_jax.workflow.seal import DONE, problem_in, seal
 
-DONE = "done.json"
+_DONE_FORM = {"inputs": str, "output": str}
 
 
 class Workdir:
@@ -74,15 +74,17 @@ def _student_in(place: Path) -> Path:
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
-    """The marker of a finished step, or None."""
-    try:
-        return json.loads((folder / DONE).read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    """The marker of a finished step, or None.
+
+    Raises:
+        UserError: it is not as it was written.
+    """
+    path = folder / DONE
+    if not path.exists():
         return None
-    except ValueError as e:
-        raise bad_input(
-            str(folder / DONE), "not JSON", "what the step wrote", "delete it to redo the step"
-        ) from e
+    expected, fix = "what the step wrote", "delete it; `scalingnote run` then redoes the step"
+    done: dict[str, Any] = read_json(path, _DONE_FORM, expected, fix)
+    return done
 
 
 def was_made_from(folder: Path, inputs: str) -> bool:
@@ -91,64 +93,40 @@ def was_made_from(folder: Path, inputs: str) -> bool:
     return done is not None and done["inputs"] == inputs
 
 
-def is_done(folder: Path, inputs: str, exclusive: bool = False) -> bool:
+def is_done(folder: Path, inputs: str, exclusive: bool = False, also: Sequence[str] = ()) -> bool:
     """Whether the step in `folder` was finished from just these inputs, and all that it made is
-    there; `exclusive` as for `damage`.
+    there; `exclusive` and `also` as for `damage`.
     """
-    return was_made_from(folder, inputs) and not damage(folder, exclusive)
+    return was_made_from(folder, inputs) and not damage(folder, exclusive, also)
 
 
 def mark_done(
     folder: Path, inputs: str, output: str, secs: float = 0.0, also: Sequence[str] = ()
 ) -> None:
-    """Marks a step as finished, with size, time and SHA-256 of every file in its folder.
+    """Marks a step as finished, after size and SHA-256 of every file in its folder were noted. The
+    marker says the same after every run of the same inputs; what differs stands in the seal.
 
     Args:
         output: the content hash that later steps depend on.
         secs: what it took.
         also: files that it has made elsewhere, as paths from the folder.
     """
-    names = (*_files(folder), *also)
-    files = {name: [*_stamp(folder / name), file_hash(folder / name)] for name in names}
-    done = {"inputs": inputs, "output": output, "secs": round(secs, 1), "files": files}
-    partial = folder / (DONE + ".partial")
-    partial.write_text(json.dumps(done, indent=1) + "\n")
-    partial.replace(folder / DONE)
+    seal(folder, also=also, facts={"secs": round(secs, 1)})
+    write_json(folder / DONE, {"inputs": inputs, "output": output})
 
 
-def damage(folder: Path, exclusive: bool = False) -> str:
+def damage(
+    folder: Path, exclusive: bool = False, also: Sequence[str] = (), fresh: bool = False
+) -> str:
     """What is wrong with a finished step's folder: "" if every file is as it was when the step was
-    marked. Sizes are always compared; a file is read only if its time is another one, as in a copy.
+    marked, or if there is no marker.
 
     Args:
         exclusive: whether a file that the step did not write is wrong, too.
+        also: as for `mark_done`.
+        fresh: reads all files anew.
     """
-    files = (read_done(folder) or {}).get("files", {})
-    for name, (size, time, sha256) in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is gone"
-        size_now, time_now = _stamp(path)
-        if size_now != size:
-            return f"{name} has {size_now} bytes of {size}"
-        if time_now != time and file_hash(path) != sha256:
-            return f"{name} has changed"
-    foreign = [name for name in _files(folder) if name not in files] if exclusive else []
-    return f"{foreign[0]} was not written by the step" if foreign else ""
-
-
-def _files(folder: Path) -> list[str]:
-    """Of a step, but for those of a step inside of its folder (`student/refined`)."""
-    inner = [marker.parent for marker in folder.glob(f"*/**/{DONE}")]
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != DONE and not any(i in path.parents for i in inner)
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    return path.stat().st_size, path.stat().st_mtime_ns
+    return problem_in(folder, exclusive, also, fresh) if (folder / DONE).exists() else ""
 
 
 def output_of(folder: Path, verb: str) -> str:
@@ -165,10 +143,9 @@ def output_of(folder: Path, verb: str) -> str:
             "a finished step",
             f"run `scalingnote {verb}` first",
         )
-    return done["output"]
+    return str(done["output"])
 
 
-def clear(folder: Path) -> None:
-    """Removes an artefact that is going to be made anew."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+def unmark(folder: Path) -> None:
+    """Takes the marker away: the step is unfinished from now on, with all that it has made."""
+    (folder / DONE).unlink(missing_ok=True)

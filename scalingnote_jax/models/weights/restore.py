@@ -1,4 +1,5 @@
-"""The weights in checkpoints (Orbax), restored onto whatever mesh there is now.
+"""The weights in checkpoints (Orbax), restored onto whatever mesh there is now, and compared with
+the check sums that were saved with them.
 
 Restoring always passes shapes and shardings of the *current* mesh; what the disk says about devices
 is never read. Not for the optimizer's state and not for writing: `train/checkpoint.py`.
@@ -13,43 +14,74 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.typed_json import COUNT, Each, Rule, read_json
+from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
+from scalingnote_jax.models.weights.value_sums import ValueSums, value_sums
 
 ITEMS = ("params", "opt", "meta")
+_META = ("meta", "metadata")  # where Orbax puts it, in the folder of a step
+_SUM = Rule("a check sum", lambda x: isinstance(x, str) and len(x) == 16)
+_FORM = {  # of what stands beside the weights
+    "step": COUNT,
+    "shapes": Each([COUNT]),
+    "sums": {"params": Each(_SUM), "opt": str},
+    "own_hash": str,
+}
+_FIX = "run the step that trained it again, which goes on from the one before"
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each file it opens
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is not as it was saved."""
 
 
 class Checkpoints:
     """The checkpoints of one stage: a folder per step, of which the newest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int = 2):
-        self.folder = folder.resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, item_names=ITEMS, options=options)
+        self.folder, self._keep = folder.resolve(), keep
+        self._manager = self._open()
+
+    def _open(self) -> Any:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        return ocp.CheckpointManager(self.folder, item_names=ITEMS, options=options)
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step."""
         return self._manager.latest_step()
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the weights: step, shapes and what the stage added."""
-        with _speaking(self.folder / str(step)):
-            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            return dict(self._manager.restore(step, args=args).meta)
+        """What was saved beside the weights: step, shapes, check sums and what the stage added.
+
+        Raises:
+            DamagedCheckpoint: it is not as it was saved.
+        """
+        return read_meta(self.folder / str(step))
 
     def restore_params(self, step: int, like: Flat, shardings: Flat) -> Flat:
-        """Only the weights (flat), of which `like` may name a part, such as one tower."""
-        saved = self.meta(step)["shapes"]
+        """Only the weights (flat), of which `like` may name a part, such as one tower.
+
+        Raises:
+            UserError: they have other shapes; or, as `DamagedCheckpoint`, are not as they were
+                saved.
+        """
+        meta = self.meta(step)
         for path, x in like.items():
-            if saved.get(path) != list(x.shape):
+            if meta["shapes"].get(path) != list(x.shape):
                 raise bad_input(
                     str(self.folder / str(step)),
-                    f"{path} has shape {saved.get(path, 'none: it is not there')}",
+                    f"{path} has shape {meta['shapes'].get(path, 'none: it is not there')}",
                     f"{list(x.shape)}",
                     "use the config that this checkpoint was trained with",
                 )
-        return flatten(self._read(step, "params", nest(abstract(like, shardings))))
+        params = flatten(self._read(step, "params", nest(abstract(like, shardings))))
+        found, saved = value_sums(params).sums, meta["sums"]["params"]
+        for path, value in found.items():
+            if value != saved.get(path):
+                raise _damaged(self.folder / str(step), f"{path} has other values than were saved")
+        return params
 
     def _read(self, step: int, item: str, target: Any) -> Any:
         """The part of an item that `target` (shapes with shardings) names."""
@@ -58,8 +90,11 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        with _speaking(self.folder / str(step)):
+        try:
             return self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
+        except Exception as e:  # Orbax and TensorStore have many words for a broken file
+            reason = " ".join(str(e).split())[:200]
+            raise _damaged(self.folder / str(step), f"it cannot be read ({reason})") from e
 
     def close(self) -> None:
         """Waits for the last write, and for its errors."""
@@ -68,23 +103,41 @@ class Checkpoints:
         self._manager.close()
 
 
-class _speaking:
-    """Turns a failure while reading a checkpoint into one line that names it."""
+def sealed_meta(meta: dict[str, Any], params: ValueSums, opt: ValueSums) -> dict[str, Any]:
+    """What is saved beside weights: what the stage says, check sums of both, and its own hash."""
+    whole = {**meta, "sums": {"params": params.sums, "opt": content_hash(opt.sums)}}
+    return {**whole, "own_hash": content_hash(whole)}
 
-    def __init__(self, path: Path):
-        self.path = path
 
-    def __enter__(self) -> None:
-        return None
+def read_meta(step_folder: Path) -> dict[str, Any]:
+    """What was saved beside the weights, from the folder of a checkpoint.
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (ValueError, KeyError, OSError, TypeError)):
-            raise bad_input(
-                str(self.path),
-                f"the checkpoint cannot be read ({str(error)[:200]})",
-                "a complete checkpoint",
-                "delete this folder to go on from the one before, or train again with --overwrite",
-            ) from error
+    Raises:
+        DamagedCheckpoint: it is not as it was saved.
+    """
+    try:
+        meta: dict[str, Any] = read_json(step_folder.joinpath(*_META), _FORM, "as saved", "")
+    except UserError as e:
+        raise _damaged(step_folder, f"its description is damaged ({str(e)[:200]})") from e
+    if content_hash({k: v for k, v in meta.items() if k != "own_hash"}) != meta["own_hash"]:
+        raise _damaged(step_folder, "its description was changed after it was saved")
+    return meta
+
+
+def check_opt(step_folder: Path, meta: dict[str, Any], opt: Flat) -> None:
+    """Compares the optimizer's state with what was saved.
+
+    Raises:
+        DamagedCheckpoint: it has other values.
+    """
+    if content_hash(value_sums(opt).sums) != meta["sums"]["opt"]:
+        raise _damaged(step_folder, "the optimizer's state has other values than were saved")
+
+
+def _damaged(step_folder: Path, given: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(
+        str(bad_input(str(step_folder), given, "the checkpoint as it was saved", _FIX))
+    )
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

@@ -277,7 +277,7 @@ def test_other_vectors_foreign_files_and_broken_manifests_are_refused(
     manifest = json.loads((dir / "manifest.json").read_text())
     del manifest["parts"]
     (dir / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="no usable field 'parts'"):
+    with pytest.raises(UserError, match="lacks 'parts'"):
         ScannIndex.open(dir, store.fingerprint)
 
 

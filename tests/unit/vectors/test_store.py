@@ -140,8 +140,8 @@ def test_a_missing_or_broken_manifest_is_named(tmp_path: Path) -> None:
     whole = json.loads(manifest.read_text())
     for text, said in [
         ("{", "not JSON"),
-        ("[]", "not a JSON object"),
-        (json.dumps({k: v for k, v in whole.items() if k != "shards"}), "no usable field 'shards'"),
+        ("[]", "the whole is a list, not an object"),
+        (json.dumps({k: v for k, v in whole.items() if k != "shards"}), "lacks 'shards'"),
         (json.dumps(whole | {"count": 4}), "count 4, 5 rows in the shards, 5 ids"),
     ]:
         manifest.write_text(text)
@@ -190,5 +190,5 @@ def test_a_shard_without_rows_is_refused(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     manifest["shards"].append(manifest["shards"][0] | {"rows": 0})
     (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"vectors-00000\.npy: a shard without rows"):
+    with pytest.raises(UserError, match=r"shards\[1\].rows is 0, not a number of 1 or more"):
         VectorStore.open(tmp_path / "s")

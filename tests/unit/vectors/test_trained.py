@@ -26,9 +26,9 @@ def test_a_damaged_checkpoint_is_named_and_not_used(
     path.write_bytes(
         data[:middle] + (b"" if half else bytes([data[middle] ^ 64]) + data[middle + 1 :])
     )
-    wrong = f"{middle} bytes of {len(data)}" if half else "has changed"
+    wrong = f"{middle} bytes where .* {len(data)}" if half else "is damaged"
     with pytest.raises(
-        UserError, match=rf"student: checkpoints/20/params/.* {wrong}.*`scalingnote"
+        UserError, match=rf"student: checkpoints/20: params/.* {wrong}.*`scalingnote"
     ):
         scalingnote_jax.load(work).encode_queries(["topic3"])
     assert scalingnote_jax.load(work).encode_documents(["topic3"]).shape == (1, 16)

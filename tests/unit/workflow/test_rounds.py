@@ -245,7 +245,7 @@ def test_damaged_negatives_are_named_and_made_again(
     with pytest.raises(UserError, match=r"negatives\.npz: damaged"):
         open_negatives(path.parent)
     assert scalingnote("mine", work, *(word for word in ROUNDS if word != "--overwrite")) == 0
-    assert "negatives.npz has changed" in capsys.readouterr().err
+    assert "negatives.npz is damaged" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 

@@ -1,0 +1,1 @@
+"""Files that somebody else may have written: read and checked, or refused in one line."""
