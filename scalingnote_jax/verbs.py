@@ -32,6 +32,18 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
             print(f"{rank:>4}. {hit.score:.3f}  {printable(hit.id)}  {cut}")
 
 
+def serve(parser: ArgumentParser, words: list[str]) -> None:
+    """Answers over HTTP."""
+    try:
+        from scalingnote_jax.serve import server
+    except ImportError as e:
+        from scalingnote_jax.errors import bad_input
+
+        given, fix = f"{e.name} is not installed", "pip install 'scalingnote_jax[serve]'"
+        raise bad_input("serve", given, "the packages of the extra `serve`", fix) from e
+    server.main(parser, words)
+
+
 def compare(parser: ArgumentParser, words: list[str]) -> None:
     """Finished workdirs beside each other."""
     from scalingnote_jax.evaluate.report import compare_table

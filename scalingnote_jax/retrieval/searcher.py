@@ -29,6 +29,7 @@ from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir
 
 SHOWN_CHARS = 60  # of a text, in a repr
+Ranking = list[tuple[str, float]]  # document ids with their scores, best first
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Model:
         return self._load_query()
 
     @cached_property
-    def _doc_encoder(self) -> Encoder:
+    def doc_encoder(self) -> Encoder:
+        """The tower of `encode_documents`."""
         return self._load_doc()
 
     def encode_queries(
@@ -106,7 +108,7 @@ class Model:
             UserError: something else than texts, or no collection where one is needed.
         """
         given = given_queries(texts, "encode_queries")
-        prompt = self._prompt("query_prompts", collection)
+        prompt = self.prompt("query_prompts", collection)
         encoder = self.query_encoder
         return encoder.unit(encoder.encode([prompt + text for text in given]))
 
@@ -122,12 +124,21 @@ class Model:
             UserError: as `encode_queries`.
         """
         given = given_documents(documents, "encode_documents")
-        prompt = self._prompt("doc_prompts", collection)
-        encoder = self._doc_encoder
+        prompt = self.prompt("doc_prompts", collection)
+        encoder = self.doc_encoder
         pairs = [(title, prompt + text if text.strip() else text) for title, text in given]
         return encoder.unit(encoder.encode(pairs))
 
-    def _prompt(self, field: str, collection: str | None) -> str:
+    def prompt(self, field: str, collection: str | None) -> str:
+        """What stands in front of a text.
+
+        Args:
+            field: "query_prompts" or "doc_prompts".
+            collection: as for `encode_queries`.
+
+        Raises:
+            UserError: no collection where one is needed, or an unknown one.
+        """
         return prompt_of(self.data, field, collection) if self.data is not None else ""
 
 
@@ -240,12 +251,26 @@ class Searcher:
         if not given:
             return []
         named = {} if collection is None else {"collection": collection}
-        scores, rows = self.index.search(self.model.encode_queries(given, **named), int(k))
-        all_ids = self.store.ids
-        ids = [all_ids[row] for row in rows.ravel().tolist()]
-        pairs = zip(ids, scores.ravel().tolist(), texts_of(self.texts, ids), strict=True)
-        hits = [Hit(doc_id, score, *pair) for doc_id, score, pair in pairs]
-        return [hits[start : start + k] for start in range(0, len(hits), int(k))]
+        return self.hits(self.nearest(self.model.encode_queries(given, **named), int(k)))
+
+    def nearest(self, vectors: np.ndarray, k: int) -> list[Ranking]:
+        """The k best documents of each query vector, best first.
+
+        Args:
+            vectors: [q, D] float32 unit vectors of the query tower.
+            k: 1 to the number of documents.
+        """
+        scores, rows = self.index.search(vectors, k)
+        ids = self.store.ids
+        return [
+            [(ids[row], score) for row, score in zip(*pair, strict=True)]
+            for pair in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def hits(self, rankings: Sequence[Ranking]) -> list[list[Hit]]:
+        """Rankings with their texts, which are one read."""
+        pairs = iter(texts_of(self.texts, [doc_id for found in rankings for doc_id, _ in found]))
+        return [[Hit(doc_id, score, *next(pairs)) for doc_id, score in found] for found in rankings]
 
 
 def _check_corpus(store: VectorStore, collection: Collection, paths: Workdir) -> None:
