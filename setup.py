@@ -62,6 +62,14 @@ EXTRAS = {
     "export": ["flatbuffers>=25.2"],
     # `scalingnote export --format onnx`: PyTorch's own exporter (docs/export.md says why that one).
     "onnx": ["torch>=2.9", "onnxscript>=0.6", "onnx>=1.20"],
+    # `scalingnote serve`. All have wheels for Python 3.11-3.13.
+    "serve": [
+        "starlette>=1.0,<2",  # routes and errors; 1 is the first that promises its interface
+        "uvicorn>=0.40,<1",  # its connection class is extended (serve/connections.py)
+        "httptools>=0.7",  # parses HTTP for it; 0.7: first wheels of Python 3.13
+        "uvloop>=0.22",  # its event loop; a tenth less time for a request
+        "prometheus-client>=0.22,<1",
+    ],
     # The peers that tests/bench compares with; nothing of the package imports them.
     "bench": [
         "torch==2.13.0",  # the ratios that are written down were measured with it
@@ -84,6 +92,7 @@ EXTRAS = {
         "jsonschema>=4.25",  # the form of launch/gke_jobset.yaml
         "PyYAML>=6",  # reads it
         "import-linter>=2.5,<3",  # holds the layers of pyproject.toml; 2.5: siblings in a layer
+        "openai>=2",  # asks the server as its users do
         "setuptools>=77",  # the test of the wheel builds it without a network
     ],
     # The documentation site.

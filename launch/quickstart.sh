@@ -11,8 +11,10 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then
   workdir=$1
   shift
 fi
-make_environment index,pretrained
+make_environment index,pretrained,serve
 scalingnote run configs/quickstart.py --workdir="$workdir" "$@"
 echo
 echo "\$ scalingnote search $workdir \"compute the median of an array\" -k 5"
 scalingnote search "$workdir" "compute the median of an array" -k 5
+echo
+echo "Search over HTTP (docs/serve.md):  .venv/bin/scalingnote serve $workdir"

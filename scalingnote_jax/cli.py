@@ -27,6 +27,7 @@ STEP_HELP = {
 }
 OTHER_HELP = {
     "search": "answer a text query from a finished workdir",
+    "serve": "a finished workdir over HTTP: search and embeddings",
     "compare": "finished workdirs side by side: trained on × tested on, and what differs",
     "sweep": "one config, some fields over lists of values: a table and a plot for each field",
     "export": "towers as a sentence-transformers or Hugging Face folder, StableHLO or ONNX",
@@ -171,6 +172,7 @@ def _add_options(verb: str, parser: argparse.ArgumentParser) -> None:
 
 _OTHERS = {
     "search": verbs.search,
+    "serve": verbs.serve,
     "compare": verbs.compare,
     "sweep": verbs.sweep,
     "export": verbs.export,
