@@ -27,6 +27,7 @@ from scalingnote_jax.retrieval.latency import device_name
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, index_facts
 from scalingnote_jax.systems import TEACHER, is_student
 from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.probe import alarms
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir
 
@@ -78,6 +79,7 @@ def write(
     metrics |= {"retention": retention(out, shipped)}
     seen = seen_entities(collection, subject.eval.split)
     optional |= {"entities": by_entities(out, singles, seen, names, subject.seed, shipped)}
+    optional["alarms"] = alarms(read_metrics(workdir.student / "metrics.jsonl"))
     metrics |= {name: value for name, value in optional.items() if value} | more
     curves = {name: read_metrics(f / "metrics.jsonl") for name, f in _stages(workdir).items()}
     examples = spread_examples(texts, relevant, queries, rows)

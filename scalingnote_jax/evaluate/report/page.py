@@ -46,6 +46,7 @@ def write_report(
         meta=f"{metrics['dataset']} · {' '.join([count, split]).strip()} queries · {today()}",
         lead=lead(rows, kept),
         facts=facts(rows, kept),
+        alarms=[f"The student may not keep its recall: {a}." for a in metrics.get("alarms") or ()],
         sections=sections(metrics, curves, examples, config, command or this_command()),
     )
 
@@ -58,12 +59,13 @@ def write_page(
     lead: str,
     facts: Sequence[Fact],
     sections: Sequence[Section],
+    alarms: Sequence[str] = (),
 ) -> None:
-    """Writes a page of sections below a heading, as a whole or not at all."""
+    """Writes a page of sections below a heading, as a whole or not at all. Alarms are sentences."""
     page = (
         _environment()
         .get_template("page.html")
-        .render(name=name, meta=meta, lead=lead, facts=facts, sections=sections)
+        .render(name=name, meta=meta, lead=lead, facts=facts, sections=sections, alarms=alarms)
     )
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

@@ -53,6 +53,8 @@ def print_table(workdir: Workdir) -> None:
     for group, found in metrics.get("entities", {}).items():
         kept = ", ".join(f"{name} {value:.1%}" for name, value in found["retention"].items())
         out.print(f"  {group} entities ({found['queries']} queries): {kept}", markup=False)
+    for alarm in metrics.get("alarms", ()):
+        out.print(f"alarm, the student: {alarm}", soft_wrap=True, markup=False)
     for line in _compared(metrics, names[0]):
         out.print(printable(line), soft_wrap=True, markup=False)
     if any(row["query_ms_p50"] is not None for row in rows):

@@ -201,3 +201,21 @@ def test_numbers_as_words() -> None:
     assert span([0.1, None]) == ""
     assert [probability(p) for p in (0.0, 0.0123, None)] == ["< 0.001", "0.012", "–"]
     assert [size(n) for n in (12, 1500, 2.5e9)] == ["12\u00a0B", "1.5\u00a0KB", "2.5\u00a0GB"]
+
+
+def test_seen_and_unseen_entities_have_bars_of_their_own(tmp_path: Path) -> None:
+    def group(queries: int, kept: float) -> dict[str, Any]:
+        spread = {"Recall@10": [kept - 0.1, kept + 0.1]}
+        return {"queries": queries, "retention": {"Recall@10": kept}, "retention_intervals": spread}
+
+    metrics = FULL | {"entities": {"seen": group(40, 1.0), "unseen": group(60, 0.75)}}
+    words = section(write(tmp_path, metrics=metrics), "entities")
+    assert "Recall@10, seen (40 queries) 100.0 % 90.0 to 110.0" in words
+    assert "Recall@10, unseen (60 queries) 75.0 % 65.0 to 85.0" in words
+
+
+def test_alarms_stand_below_the_lead(tmp_path: Path) -> None:
+    text = write(tmp_path, metrics=FULL | {"alarms": ["it finds <40%> of the best"]})
+    header = Page(text).text("header")
+    assert "The student may not keep its recall: it finds <40%> of the best." in header
+    assert 'class="alarm"' not in write(tmp_path, metrics=FULL)

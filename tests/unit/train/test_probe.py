@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalingnote_jax.train.probe import Probe, cone, effective_rank, mean_unit, pair_cosine
+from scalingnote_jax.train.probe import Probe, alarms, cone, effective_rank, mean_unit, pair_cosine
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
@@ -81,3 +81,32 @@ def test_when_a_probe_is_due(tmp_path: Any) -> None:
     logged = [*range(20, 190, 20), 190]
     # The first log step at or behind 50, 100, 150, and the end.
     assert [step for step in logged if probe.due(step)] == [60, 100, 160, 190]
+
+
+def looks(overlaps: list[float], rank: float = 15.0) -> list[dict[str, Any]]:
+    """Records of a training: a look at every second log step."""
+    records: list[dict[str, Any]] = []
+    for overlap in overlaps:
+        figures = {"heldout_student_rank": rank, "heldout_teacher_rank": 17.0}
+        records += [{"loss": 1.0}, {"loss": 1.0, "heldout_overlap@10": overlap} | figures]
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        # A student that kept 76 % of its teacher's recall, and one that kept 99 %
+        (looks([*[0.3] * 6, 0.31, 0.61, 0.47], rank=9.0), ["47%", "31% and 61%", "0.53"]),
+        (looks([0.2, 0.5, 0.8, 0.91, 0.92, 0.92]), []),
+        (looks([0.2, 0.5, 0.6, 0.68, 0.69, 0.69]), ["69%"]),
+        (looks([0.9, 0.9, 0.9, 0.95, 0.83, 0.95]), ["83% and 95%"]),
+        (looks([0.9], rank=10.0), ["0.59"]),
+        ([{"loss": 1.0}], []),  # nobody watched
+        ([{"heldout_student_rank": 16.0, "heldout_teacher_rank": 17.0}], []),  # no documents
+        ([], []),
+    ],
+)
+def test_alarms(records: list[dict[str, Any]], says: list[str]) -> None:
+    found = alarms(records)
+    assert len(found) == len(says)
+    assert all(part in alarm for part, alarm in zip(says, found, strict=True))
