@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.config.check_fields import check_fields
+from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.guard import reading
+from scalingnote_jax.files.typed_json import read_json
 from scalingnote_jax.hashing import content_hash
 
 CONFIG_FILE = "config.json"  # in a workdir: the config that it was made with
@@ -67,18 +70,22 @@ def field_values(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_workdir_config(workdir: Path) -> Config:
-    """The config that a workdir was made with."""
+    """The config that a workdir was made with.
+
+    Raises:
+        UserError: there is none, or it is not as `scalingnote` writes it.
+    """
     path = workdir / CONFIG_FILE
-    try:
-        return from_json(json.loads(path.read_text()))
-    except FileNotFoundError as e:
+    if not path.is_file():
         raise bad_input(
             str(workdir), "no config.json in it", "a workdir", "make it with `scalingnote run`"
-        ) from e
-    except (ValueError, TypeError, KeyError) as e:
-        raise bad_input(
-            str(path),
-            f"cannot be read ({e})",
-            "the config that `scalingnote` wrote",
-            "use a new --workdir",
-        ) from e
+        )
+    expected, fix = "the config that `scalingnote` wrote", "use a new --workdir"
+    values = read_json(path, {}, expected, fix)
+    with reading(path, expected, fix):
+        config = from_json(values)
+        try:
+            check_fields(config)
+        except UserError as e:
+            raise UserError(f"{path}: {e}") from e
+    return config

@@ -116,8 +116,9 @@ def _number(where: str, text: str, kind: type[int] | type[float]) -> float:
     name, wanted = ("rank", "an integer") if kind is int else ("score", "a finite number")
     try:
         value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise bad_input(where, f"the {name} {text!r}", wanted, "write the run again")
+        finite = math.isfinite(value)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
+        raise bad_input(where, f"the {name} {text[:40]!r}", wanted, "write the run again")
     return value

@@ -17,8 +17,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.hub import locate
 from scalingnote_jax.text.gguf_tokenizer import gguf_tokenizer
+from scalingnote_jax.text.tokenizer_files import check_ids
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 # What `AutoTokenizer` looks at beside tokenizer.json. It may add tokens to it, change its
@@ -124,7 +126,14 @@ def load_tokenizer(ref: str) -> TextTokenizer:
         return _bytes()
     path = locate(ref, tokenizer=True)
     if path.suffix == ".gguf":
-        return TextTokenizer(*gguf_tokenizer(path))
+        with reading(path, "a .gguf file with a tokenizer"):
+            return TextTokenizer(*gguf_tokenizer(path))
+    check_ids(path)
+    with reading(path, "a tokenizer"):
+        return _from_files(path)
+
+
+def _from_files(path: Path) -> TextTokenizer:
     if path.is_file():
         return _from_json(path)
     has_more = any((path / name).is_file() for name in _BESIDE)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from scalingnote_jax.config import Config, DistillConfig, Stages, TowerConfig, TowersConfig, replace
+from scalingnote_jax.config.check_fields import check_fields
 from scalingnote_jax.config.values import read_workdir_config, section_from_json, to_json
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.systems import System
 from scalingnote_jax.vectors.trained import RunTowers
@@ -72,7 +74,10 @@ class Student:
                 "a student of this version",
                 f"delete the folder and run `scalingnote {verb}` again",
             )
-        return cls(folder, meta["teacher"], section_from_json(TowerConfig, meta["tower"]))
+        with reading(folder, "the description of a student", "train it again"):
+            tower = section_from_json(TowerConfig, meta["tower"])
+            check_fields(tower, "student.")
+            return cls(folder, str(meta["teacher"]), tower)
 
     def check(self, teacher: str) -> None:
         """Checks that it may be compared with the document vectors of the teacher with this hash.

@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 
 from scalingnote_jax.errors import bad_input
 
+_MOST_BYTES = 2**27  # of a line: a small gzip file may hold gigabytes without an end of line
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,7 +56,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             number += 1
             where = f"{path}:{number}"
             try:
-                raw = lines.readline()
+                raw = lines.readline(_MOST_BYTES)
             except (OSError, EOFError, zlib.error) as error:
                 raise bad_input(
                     where,
@@ -67,6 +68,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
                 ) from None
             if not raw:
                 return
+            if len(raw) == _MOST_BYTES:
+                given, fix = f"a line of {_MOST_BYTES:,} bytes or more", "split the record"
+                raise bad_input(where, given, "shorter lines", fix)
             if number == 1:
                 raw = raw.removeprefix(_BOM)
             if raw.strip():

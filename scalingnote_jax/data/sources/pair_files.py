@@ -75,6 +75,7 @@ def _parquet(cfg: DataConfig, path: Path) -> Iterator[Row]:
 
     number = 0
     try:
+        _check_footer(path)
         with pyarrow.parquet.ParquetFile(path) as file:
             there = dict.fromkeys(file.schema_arrow.names)
             names = [cfg.query_field, cfg.positive_field, *negative_names(cfg, there)]
@@ -86,10 +87,20 @@ def _parquet(cfg: DataConfig, path: Path) -> Iterator[Row]:
                     number += 1
                     where = f"{path}:{number}"
                     yield where, {name: _plain(where, columns[name][i]) for name in columns}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         given = f"the file cannot be read on from here ({error})"
         fix = "copy or write it again"
         raise bad_input(f"{path}:{number + 1}", given, "a whole Parquet file", fix) from None
+
+
+def _check_footer(path: Path) -> None:
+    """The footer says its own length, and the reader takes so much memory."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        end = file.read()
+    if end[4:] != b"PAR1" or int.from_bytes(end[:4], "little") > size - 12:
+        raise OSError("its end is not that of a whole file")
 
 
 def _plain(where: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ from scalingnote_jax.config import BertShape, DecoderShape, ModernBertShape, Rop
 from scalingnote_jax.config.towers import Shape
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.views import local_layers
+from scalingnote_jax.models.weights.config_sizes import check_sizes
 from scalingnote_jax.models.weights.spellings import check_rope_spellings, check_spellings
 
 Values = dict[str, Any]
@@ -28,6 +29,7 @@ def shape_of_config(path: Path, config: Values) -> Shape:
     if kind not in FAMILIES:
         known = f"one of {sorted(FAMILIES)}"
         raise bad_input(str(path), f"model_type {kind!r}", known, "use another model")
+    check_sizes(path, config)
     check_spellings(path, config)
     if quantised := config.get("quantization_config"):
         given = f"quantization_config {quantised.get('quant_method', '')!r}"

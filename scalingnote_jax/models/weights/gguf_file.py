@@ -21,6 +21,7 @@ import numpy as np
 
 from scalingnote_jax.config import DecoderShape, RopeScaling
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.models.layers.rope import frequencies
 from scalingnote_jax.text.gguf_fields import GgufFields, read_gguf
 
@@ -45,6 +46,7 @@ _GEMMA_NAMES = _NAMES | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_MOST, _MOST_LAYERS = 2**24, 4096  # that a field of a shape may say
 _SLOWED_BY = "rope_freqs.weight"
 
 
@@ -54,6 +56,10 @@ class GgufFile:
     def __init__(self, path: Path):
         """Raises UserError: not a GGUF file, not a whole model, or of another architecture."""
         self.path = path
+        with reading(path, "a whole .gguf file"):
+            self._read_header(path)
+
+    def _read_header(self, path: Path) -> None:
         fields = read_gguf(path)
         _check_whole(path, fields)
         self._architecture: str = fields["general.architecture"]
@@ -145,7 +151,12 @@ class _Keys:
         self.path, self.fields, self.kind = path, fields, kind
 
     def __getitem__(self, key: str) -> Any:
-        return self.fields[f"{self.kind}.{key}"]
+        value = self.fields[f"{self.kind}.{key}"]
+        most = _MOST_LAYERS if key == "block_count" else _MOST
+        if isinstance(value, int) and not 0 <= value <= most:
+            given = f"{self.kind}.{key} {value}"
+            raise bad_input(str(self.path), given, f"0 to {most}", "fetch it again")
+        return value
 
     def get(self, key: str, default: Any) -> Any:
         return self.fields.get(f"{self.kind}.{key}", default)

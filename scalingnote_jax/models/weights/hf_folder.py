@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from scalingnote_jax.config import DecoderShape
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
+from scalingnote_jax.files.typed_json import NAME, Each
 from scalingnote_jax.models.weights.families import (
     is_bidirectional,
     is_tied,
@@ -44,6 +46,10 @@ class HfFolder:
                 are two sets of weights, or an adapter that the weights are not whole without.
         """
         self.path = folder
+        with reading(folder, "a folder that save_pretrained wrote"):
+            self._read_headers(folder)
+
+    def _read_headers(self, folder: Path) -> None:
         _check_adapter(folder)
         path = folder / "config.json"
         config = read_json(path)
@@ -169,7 +175,7 @@ def _files_of_tensors(folder: Path) -> dict[str, Path]:
         _check_single(folder)
         _check_no_others(folder, {SINGLE})
         return dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
-    places: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})
+    places: dict[str, str] = read_json(folder / INDEX, {"weight_map": Each(NAME)})["weight_map"]
     files = sorted(set(places.values()))
     for file in files:
         if not (folder / file).is_file():

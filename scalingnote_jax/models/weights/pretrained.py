@@ -19,6 +19,7 @@ from flax import traverse_util
 
 from scalingnote_jax.config.towers import NO_LAYERS, Shape
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.hub import locate
 from scalingnote_jax.models.bodies import body_blueprint
 from scalingnote_jax.models.weights.beside.completion import settings_of
@@ -218,18 +219,23 @@ def open_pretrained(
     shape = first_layers(source.shape, num_layers, ref)
     if expected not in (None, shape):
         raise bad_input(ref, f"weights of {shape}", f"the config's {expected}", "leave `shape` out")
-    _check_complete(source, layout_of(source.shape))
-    source.check()
-    layout = layout_of(shape)
-    _, shapes, _ = body_blueprint(shape)
+    with reading(source.path, "weights that fit their config"):
+        _check_complete(source, layout_of(source.shape))
+        source.check()
+        weights = _stored_weights(source, shape)
+        _say_what_else(source, settings)
+    return Pretrained(shape, weights, settings)
+
+
+def _stored_weights(source: TensorSource, shape: Shape) -> dict[str, StoredWeight]:
+    layout, (_, shapes, _) = layout_of(shape), body_blueprint(shape)
     wanted = traverse_util.flatten_dict(shapes, sep="/")
     assert wanted.keys() == layout.stored.keys(), wanted.keys() ^ layout.stored.keys()
     kind = np.dtype(np.float32)
     weights = {p: StoredWeight(source, s, wanted[p].shape, kind) for p, s in layout.stored.items()}
     for weight in weights.values():
         _check_shape(weight)
-    _say_what_else(source, settings)
-    return Pretrained(shape, weights, settings)
+    return weights
 
 
 def _say_what_else(source: TensorSource, settings: FolderSettings | None) -> None:

@@ -114,17 +114,18 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+def test_a_damaged_table_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = TextConfig()
     tokenize([("", "text")], cfg, Letters(), tmp_path, "key")
     (folder,) = tmp_path.iterdir()
-    with (folder / "ids.bin").open("ab") as ids:
-        ids.write(b"more")
-    with pytest.raises(UserError, match=f"{folder.name}: a damaged table of tokens"):
-        tokenize([("", "text")], cfg, Letters(), tmp_path, "key")
-    (folder / "ids.bin").unlink()
-    with pytest.raises(UserError, match="a damaged table of tokens"):
-        tokenize([("", "text")], cfg, Letters(), tmp_path, "key")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, content in whole.items():
+        for harmed in (content + b"more", content[:-2], b"\xff" + content[1:], None):
+            path = folder / name
+            path.unlink() if harmed is None else path.write_bytes(harmed)
+            tokenize([("", "text")], cfg, Letters(), tmp_path, "key")
+            assert f"{folder.name}/{name}: " in capsys.readouterr().err
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_no_texts(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scalingnote_jax.config import TextConfig, TowerConfig, replace
 from scalingnote_jax.config.stages import Side
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.hub import locate
 from scalingnote_jax.models.weights.beside.folder_settings import BODY_ALONE, FolderSettings
 from scalingnote_jax.models.weights.beside.own_export import export_settings
@@ -34,9 +35,15 @@ def settings_of(path: Path) -> FolderSettings | None:
         UserError: something that a tower has not.
     """
     if path.is_dir():
-        return sentence_settings(path) or export_settings(path)
+        with reading(path, "a folder of weights, and settings beside them"):
+            return sentence_settings(path) or export_settings(path)
     if path.suffix != ".gguf":
         return None  # `open_weights` says what is wrong with it
+    with reading(path, "a whole .gguf file"):
+        return _gguf_settings(path)
+
+
+def _gguf_settings(path: Path) -> FolderSettings | None:
     fields = read_gguf(path)
     key = f"{fields.get('general.architecture')}.pooling_type"
     kind = fields.get(key, 0)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.typed_json import PATH, Each, Rule
 from scalingnote_jax.models.weights.beside.folder_settings import (
     BODY_ALONE,
     FolderSettings,
@@ -36,6 +37,11 @@ _FLAGS = {  # of versions before 6, one for each kind of pooling
 }
 _VECTOR = "sentence_embedding"
 _PLACES = {"module_input_name": _VECTOR, "module_output_name": _VECTOR}
+
+
+_FOLDER = Rule('a folder inside, or ""', lambda x: x == "" or PATH.test(x))
+_LISTED = [{"path": _FOLDER, "type": str}]  # the form of modules.json
+_ROUTER = {"types?": Each(str), "structure?": Each([PATH])}
 
 
 class SentenceModule(NamedTuple):
@@ -91,7 +97,7 @@ def sentence_settings(body: Path) -> FolderSettings | None:
 def _modules_around(body: Path) -> tuple[Path, list[SentenceModule]]:
     """The folder that lists the modules, and those that the body is the first of."""
     if (body / MODULES).is_file():
-        listed = read_json(body / MODULES, list)
+        listed = read_json(body / MODULES, _LISTED)
         modules = [_module(body, m["path"], m["type"]) for m in listed]
         if modules and modules[0].kind == "Router":
             routes = _routes(body)
@@ -104,7 +110,7 @@ def _modules_around(body: Path) -> tuple[Path, list[SentenceModule]]:
         return body, modules
     above = body.parent
     if (above / MODULES).is_file():
-        listed = read_json(above / MODULES, list)
+        listed = read_json(above / MODULES, _LISTED)
         modules = [_module(above, m["path"], m["type"]) for m in listed]
         routes = _routes(above) if (above / ROUTER).is_file() else [modules]
         for route in routes:
@@ -114,8 +120,10 @@ def _modules_around(body: Path) -> tuple[Path, list[SentenceModule]]:
 
 
 def _routes(root: Path) -> list[list[SentenceModule]]:
-    router = read_json(root / ROUTER)
+    router = read_json(root / ROUTER, _ROUTER)
     types, routes = router.get("types", {}), router.get("structure", {})
+    if lost := [p for paths in routes.values() for p in paths if p not in types]:
+        raise bad_input(str(root / ROUTER), f"no type of {lost[0]!r}", "one", "fetch it again")
     return [[_module(root, path, types[path]) for path in paths] for paths in routes.values()]
 
 
