@@ -46,6 +46,7 @@ class System:
         student: whether its query tower was distilled.
         indexed: whether the ScaNN index is over its document vectors.
         elsewhere: whether it is tested on further collections and disturbed queries too.
+        fused: whether it is the shipped tower and BM25 together.
         note: behind the tower's name in the table.
     """
 
@@ -57,6 +58,7 @@ class System:
     student: bool = False
     indexed: bool = False
     elsewhere: bool = True
+    fused: bool = False
     note: str = ""
 
 
@@ -111,6 +113,16 @@ REGISTRY: dict[str, System] = {
             student=True,
             indexed=True,
         ),
+        # Its tower is what the run ships
+        System(
+            "hybrid",
+            "Hybrid",
+            Look(7, (0, (5, 2)), "*"),
+            doc="teacher",
+            indexed=True,
+            elsewhere=False,
+            fused=True,
+        ),
     )
 }
 
@@ -125,7 +137,7 @@ def is_student(name: str) -> bool:
 
 def is_lexical(name: str) -> bool:
     """Whether a row of this name matches words, so that nothing was trained for it."""
-    return name in REGISTRY and REGISTRY[name].query is None
+    return name in REGISTRY and REGISTRY[name].query is None and not REGISTRY[name].fused
 
 
 def is_elsewhere(name: str) -> bool:

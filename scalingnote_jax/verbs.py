@@ -17,6 +17,7 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("workdir", help="a workdir that `scalingnote run` has finished")
     parser.add_argument("text", nargs="+", help="one query per argument")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
+    parser.add_argument("--mode", default="dense", choices=("dense", "hybrid", "lexical"))
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
     parser.add_argument("--collection", help="of a mixture with prompts: which the queries are for")
     args = parser.parse_args(words)
@@ -24,7 +25,7 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.retrieval.searcher import Searcher
 
     searcher = Searcher.open(args.workdir, student=args.student)
-    found = searcher.search(args.text, args.k, args.collection)
+    found = searcher.search(args.text, args.k, args.collection, args.mode)
     for text, hits in zip(args.text, found, strict=True):
         print(printable(text))
         for rank, hit in enumerate(hits, 1):

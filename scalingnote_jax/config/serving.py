@@ -16,7 +16,7 @@ from scalingnote_jax.config.limits import (
 )
 from scalingnote_jax.config.training import QueryNoise
 
-SystemName = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined"]
+SystemName = Literal["bm25", "untrained", "teacher", "student", "student_int8", "refined", "hybrid"]
 CorpusChange = Literal["foreign_documents", "shuffled_documents", "near_duplicates"]
 Disturbance = Literal[QueryNoise, CorpusChange, "unseen_queries"]
 
@@ -79,7 +79,7 @@ class EvalConfig:
     split: Name = "test"  # whose queries are asked: train, dev, test, or one of data.more_splits
     # What is compared. "student_int8": the student with linear weights in int8, on the same index.
     # With stage 3, "refined" stands beside "student", and in int8 is what is shipped, the refined
-    # one
+    # one. "hybrid": what is shipped and BM25, their rankings fused as suits the dev queries best
     systems: tuple[SystemName, ...] = ("bm25", "untrained", "teacher", "student")
     # The first one stands first in tables and plots
     metrics: tuple[Metric, ...] = ("Recall@10", "Recall@50", "Recall@100", "nDCG@10", "MRR@10")

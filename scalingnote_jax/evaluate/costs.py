@@ -50,7 +50,8 @@ def costs(subject: Subject) -> dict[str, Cost]:
         size = subject.trainings.refine.batch_size
         stages |= {"refine": _stage_3(size, workdir, student)}
         spent["refined"] = spent["student_int8"] = _sum_up(stages, student)
-    return spent
+    shipped = made.row_name(made.shipped)
+    return spent | {"hybrid": spent[shipped]}  # BM25 costs no training
 
 
 def _sum_up(stages: dict[str, Cost], query: TowerDef) -> Cost:

@@ -25,6 +25,7 @@ from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
+from scalingnote_jax.retrieval.hybrid.shipped_hybrid import HybridParts
 from scalingnote_jax.retrieval.latency import Asked, time_searcher, time_words
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.texts import CollectionTexts
@@ -68,7 +69,9 @@ def system_rows(
     asked = Asked.of(queries, subject.collection, subject.eval.latency_queries, subject.seed)
     texts = CollectionTexts(subject.collection, subject.data)
     for system in subject.systems:
-        if system.query is None:
+        if system.fused:
+            rows += _hybrid(system, subject, encoders, queries, judged, asked, texts, rows)
+        elif system.query is None:
             rows.append(_lexical(system.name, subject, queries, asked, texts))
         else:
             rows += _dense(system, subject, encoders, queries, judged, asked, texts)
@@ -93,6 +96,44 @@ def _lexical(
         timing = time_words(asked, index, texts, lambda q: next(bare(subject.data, [q])).text)
         bar.advance(len(queries))
     return Row(name, "lexical", run, timing)
+
+
+def _hybrid(
+    system: System,
+    subject: Subject,
+    encoders: Encoders,
+    queries: list[Query],
+    judged: Judged,
+    asked: Asked,
+    texts: CollectionTexts,
+    rows: Sequence[Row],
+) -> list[Row]:
+    """The rows of the shipped tower, each fused with BM25's ranking. `rows`: those that are there
+    already, the tower's perhaps among them.
+    """
+    shipped = REGISTRY[subject.stages.shipped]
+    name = subject.row_name(shipped)
+    dense = [row for row in rows if row.system == name]
+    if not dense:
+        dense = _dense(shipped, subject, encoders, queries, judged, asked, texts)
+    tower, workdir = subject.towers.get(str(shipped.query), "query"), subject.workdir
+    encoder = encoders.get(tower.role, "query")
+    store = VectorStore.open(workdir.embeddings("teacher", "doc"))
+    given = workdir.hybrid, subject.collection, subject.data, store, tower.identity
+    hybrid = HybridParts(*given, subject.eval.split).open(encoder)
+    depth = _depth(subject)
+    words = hybrid.words.search_many([q.text for q in bare(subject.data, queries)], depth)
+    kept = ("query_tower", "doc_tower", "params_non_embedding")
+    out = []
+    for row in dense:
+        pairs = zip(row.run.items(), words, strict=True)
+        run = {qid: hybrid.fusion.fuse(own, other, depth) for (qid, own), other in pairs}
+        facts = {key: row.facts[key] for key in kept} | {"fusion": str(hybrid.fusion)}
+        if row.search == "scann":
+            index = ScannIndex.open(workdir.index, store.fingerprint)
+            facts |= time_searcher(asked, tower.role, encoder, index, store, texts, hybrid)
+        out.append(Row(system.name, row.search, run, facts))
+    return out
 
 
 def _depth(subject: Subject) -> int:

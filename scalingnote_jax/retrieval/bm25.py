@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import bm25s
 import numpy as np
@@ -26,6 +27,7 @@ from scalingnote_jax.data.sources.base import Document, Query
 from scalingnote_jax.text.scripts import CJK, CJK_MORE, INVISIBLE, SOUTH_EAST_ASIAN, marks
 
 K1, B = 0.9, 0.4
+_VOCABULARY = "words.json"
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 _WORDS = re.compile(r"\w{2,}")
 _ASCII_WORDS = re.compile(r"\w{2,}", re.ASCII)
@@ -41,14 +43,42 @@ class Bm25:
         for doc in documents:
             self._ids.append(doc.id)
             texts.append(f"{doc.title} {doc.text}")
-        self._words = Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
+        self._words = _tokenizer()
         self._index = _index(self._words, texts)
+
+    def save(self, folder: Path) -> None:
+        """Writes the index into a folder; the ids of its rows are not in it."""
+        self._words.save_vocab(str(folder), _VOCABULARY)
+        if self._index is not None:
+            self._index.save(str(folder), allow_pickle=False, show_progress=False)
+
+    @classmethod
+    def open(cls, folder: Path, ids: list[str]) -> Bm25:
+        """What `save` wrote, memory-mapped; `ids` of the documents, in their order."""
+        index = cls(())
+        index._ids = ids
+        index._words.load_vocab(str(folder), _VOCABULARY)
+        if any(folder.glob("*.npy")):
+            index._index = bm25s.BM25.load(
+                str(folder), mmap=True, allow_pickle=False, load_vocab=False
+            )
+        return index
+
+    def search_many(self, texts: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """`search` of each text."""
+        if self._index is None or not texts:
+            return [[] for _ in texts]
+        known = self._words.tokenize(
+            list(texts), update_vocab=False, show_progress=False, allow_empty=False
+        )
+        scored = (self._index.get_scores_from_ids(ids) for ids in known)
+        return [_best(scores, self._ids, k) for scores in scored]
 
     def search(self, text: str, k: int) -> list[tuple[str, float]]:
         """At most k (document id, score > 0), best first, equal scores in document order; none for
         a query that shares no word with any document.
         """
-        return _best(_scores(self._index, self._words, text), self._ids, k)
+        return self.search_many([text], k)[0]
 
 
 def bm25_run(
@@ -114,6 +144,10 @@ def _bigrams(letters: Sequence[str]) -> list[str]:
     return ["".join(pair) for pair in itertools.pairwise(letters)]
 
 
+def _tokenizer() -> Tokenizer:
+    return Tokenizer(splitter=split, stopwords="en", stemmer=Stemmer.Stemmer("english"))
+
+
 def _index(words: Tokenizer, texts: list[str]) -> bm25s.BM25 | None:
     """The inverted index; None when no text has a word, which bm25s cannot index."""
     tokens = words.tokenize(texts, update_vocab=True, show_progress=False, allow_empty=False)
@@ -124,15 +158,10 @@ def _index(words: Tokenizer, texts: list[str]) -> bm25s.BM25 | None:
     return index
 
 
-def _scores(index: bm25s.BM25 | None, words: Tokenizer, text: str) -> np.ndarray:
-    """[n] BM25 scores of all documents; empty without an index."""
-    if index is None:
-        return np.empty(0, np.float32)
-    known = words.tokenize([text], update_vocab=False, show_progress=False, allow_empty=False)
-    return index.get_scores_from_ids(known[0])
-
-
 def _best(scores: np.ndarray, ids: list[str], depth: int) -> list[tuple[str, float]]:
     rows = np.flatnonzero(scores > 0)
+    if len(rows) > 10 * depth:  # sorts a part only: of equal scores at its end, all
+        least = np.partition(scores[rows], len(rows) - depth)[len(rows) - depth]
+        rows = rows[scores[rows] >= least]
     order = rows[np.argsort(-scores[rows], kind="stable")[:depth]]
     return [(ids[row], float(scores[row])) for row in order]

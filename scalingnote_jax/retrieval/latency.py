@@ -23,8 +23,10 @@ from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.bm25 import Bm25
+from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
-from scalingnote_jax.retrieval.searcher import Model, Searcher, served_mesh
+from scalingnote_jax.retrieval.searcher import Searcher, SearchMode
+from scalingnote_jax.retrieval.served_model import Model, served_mesh
 from scalingnote_jax.retrieval.texts import CollectionTexts
 from scalingnote_jax.vectors.encoder import Encoder
 from scalingnote_jax.vectors.store import VectorStore
@@ -91,9 +93,10 @@ def time_searcher(
     index: ScannIndex,
     store: VectorStore,
     texts: CollectionTexts,
+    hybrid: Hybrid | None = None,
 ) -> dict[str, float]:
     """Of a query tower on the index, on one device; {} where the tower is too large for one. Every
-    process takes part; the first one's times count.
+    process takes part; the first one's times count. `hybrid`: fused with these words.
     """
     mesh = served_mesh()
     if not _fits(encoder, mesh.devices.flat[0]):
@@ -102,9 +105,11 @@ def time_searcher(
     served = encoder.on(mesh)
     if not mesh_lib.first_process():
         return {}
-    searcher = Searcher(Model(role, lambda: served, lambda: served), index, store, texts)
+    model = Model(role, lambda: served, lambda: served)
+    searcher = Searcher(model, index, store, texts, (lambda: hybrid) if hybrid else None)
+    mode: SearchMode = "hybrid" if hybrid else "dense"
     served.warm()
-    return asked.times(lambda text: searcher.search(text, asked.k))
+    return asked.times(lambda text: searcher.search(text, asked.k, mode=mode))
 
 
 def time_words(

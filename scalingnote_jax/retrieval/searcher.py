@@ -1,35 +1,32 @@
-"""The shipped path: a query text → the small student tower → ScaNN → documents. And `load`, the
-towers from Python.
-"""
+"""The shipped path: a query text → the small student tower → ScaNN → documents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from scalingnote_jax.config import DataConfig, MeshConfig
-from scalingnote_jax.config.forms.mixture_entry import prompt_of
+from scalingnote_jax.config import DataConfig
 from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import bad_input, printable
+from scalingnote_jax.retrieval.hybrid.fuse import DEPTH, Ranking
+from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid, HybridParts
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.served_model import Model, load, open_model
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
-from scalingnote_jax.vectors.encoder import Encoder, load_encoder
-from scalingnote_jax.vectors.given_texts import given_documents, given_queries
-from scalingnote_jax.vectors.pairing import run_towers, served_config
+from scalingnote_jax.vectors.given_texts import given_queries
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir
 
+__all__ = ["Hit", "Model", "SearchMode", "Searcher", "load"]
+
 SHOWN_CHARS = 60  # of a text, in a repr
-Ranking = list[tuple[str, float]]  # document ids with their scores, best first
+SearchMode = Literal["dense", "hybrid", "lexical"]
 
 
 @dataclass(frozen=True)
@@ -54,127 +51,6 @@ class Hit:
         return f"Hit({self.id!r}, {self.score:.3f}, {cut!r})"
 
 
-def served_mesh() -> Mesh:
-    """One device: a server answers single queries, which no mesh could split."""
-    return make_mesh(MeshConfig(), jax.local_devices()[:1])
-
-
-class Model:
-    """Two towers that go together: `encode_queries` by the shipped one (without stage 2 the
-    teacher's query tower), `encode_documents` by the teacher's document tower. Each is loaded when
-    it is first asked for.
-    """
-
-    def __init__(
-        self,
-        shipped: str,
-        query: Callable[[], Encoder],
-        doc: Callable[[], Encoder],
-        data: DataConfig | None = None,
-    ):
-        """
-        Args:
-            shipped: what the query tower is called.
-            query, doc: load the towers.
-            data: that they were trained on, for the prompts of a mixture's collections; None: texts
-                have theirs already.
-        """
-        self.shipped, self._load_query, self._load_doc, self.data = shipped, query, doc, data
-
-    def __repr__(self) -> str:
-        return f"Model(queries by {self.shipped!r}, documents by 'teacher')"
-
-    @cached_property
-    def query_encoder(self) -> Encoder:
-        """The tower of `encode_queries`."""
-        return self._load_query()
-
-    @cached_property
-    def doc_encoder(self) -> Encoder:
-        """The tower of `encode_documents`."""
-        return self._load_doc()
-
-    def encode_queries(
-        self, texts: str | Iterable[str], collection: str | None = None
-    ) -> np.ndarray:
-        """[n, D] (or `encode.dim`) float32 unit vectors of queries, by the shipped tower.
-
-        Args:
-            texts: one string is one query.
-            collection: of a mixture, whose `data.query_prompts` are put in front; needed where they
-                differ.
-
-        Raises:
-            UserError: something else than texts, or no collection where one is needed.
-        """
-        given = given_queries(texts, "encode_queries")
-        prompt = self.prompt("query_prompts", collection)
-        encoder = self.query_encoder
-        return encoder.unit(encoder.encode([prompt + text for text in given]))
-
-    def encode_documents(self, documents: Any, collection: str | None = None) -> np.ndarray:
-        """[n, D] float32 unit vectors of documents, by the teacher's document tower.
-
-        Args:
-            documents: texts, (title, text) pairs or mappings {"title", "text"}; one string or
-                mapping is one document.
-            collection: as for `encode_queries`, with `data.doc_prompts`.
-
-        Raises:
-            UserError: as `encode_queries`.
-        """
-        given = given_documents(documents, "encode_documents")
-        prompt = self.prompt("doc_prompts", collection)
-        encoder = self.doc_encoder
-        pairs = [(title, prompt + text if text.strip() else text) for title, text in given]
-        return encoder.unit(encoder.encode(pairs))
-
-    def prompt(self, field: str, collection: str | None) -> str:
-        """What stands in front of a text.
-
-        Args:
-            field: "query_prompts" or "doc_prompts".
-            collection: as for `encode_queries`.
-
-        Raises:
-            UserError: no collection where one is needed, or an unknown one.
-        """
-        return prompt_of(self.data, field, collection) if self.data is not None else ""
-
-
-def load(workdir: str | Path, int8: bool = False, student: str | Path | None = None) -> Model:
-    """The towers of a workdir that `scalingnote run` (or `train` and `distill`) has finished.
-
-    Args:
-        student: another workdir of the same teacher, or the folder of such a student: it is taken
-            instead of the workdir's own.
-        int8: holds the student's linear weights in int8, for less memory. What that costs, the
-            evaluation says in its row "student_int8" (`eval.systems`).
-
-    Raises:
-        UserError: the student learned from another teacher than the one that is there.
-    """
-    return _model(Workdir(workdir, student), int8)
-
-
-def _model(paths: Workdir, int8: bool, teacher: str | None = None) -> Model:
-    """`teacher`: as for `served_config`."""
-    config = served_config(paths, teacher)
-    stages = config.stages
-    if int8 and not stages.distills:
-        given, fix = "a workdir without stage 2", "leave int8 out"
-        raise bad_input("int8", given, "a student to hold in int8", fix)
-    shipped = "student_int8" if int8 else stages.shipped
-    towers = run_towers(config.teacher, config.distill.student, config.seed, stages, paths)
-    mesh = served_mesh()
-    return Model(
-        shipped,
-        lambda: load_encoder(towers.get(shipped, "query"), config.encode, mesh),
-        lambda: load_encoder(towers.get("teacher", "doc"), config.encode, mesh),
-        config.data,
-    )
-
-
 class IndexedIds(Protocol):
     """What says which document a row of an index is: a `VectorStore`, or an `IndexUpdate`."""
 
@@ -191,16 +67,19 @@ class Searcher:
         index: ScannIndex,
         store: IndexedIds,
         texts: Mapping[str, Any] | None = None,
+        hybrid: Callable[[], Hybrid] | None = None,
     ):
         """
         Args:
             store: of the index's rows. An `IndexUpdate` serves its changes as they are made.
             texts: id → text, (title, text) or a mapping with both; a hit whose id is not in it has
                 empty ones.
+            hybrid: makes what the modes "hybrid" and "lexical" need.
 
         Raises:
             UserError: the index has other rows than the store.
         """
+        self._load_hybrid = hybrid
         self.model, self.index, self.store = model, index, store
         self.texts: Mapping[str, Any] = {} if texts is None else texts
         if len(index) != len(store.ids):
@@ -223,24 +102,34 @@ class Searcher:
         paths = Workdir(workdir, student)
         read_workdir_config(paths.root)  # a folder that is no workdir is said to be none
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
-        model = _model(paths, int8, store.manifest.get("checkpoint"))
+        model = open_model(paths, int8, store.manifest.get("checkpoint"))
         index = ScannIndex.open(paths.index, store.fingerprint)
         collection = Collection.open(paths.data)
         _check_corpus(store, collection, paths)
-        return cls(model, index, store, CollectionTexts(collection, model.data))
+        data = model.data or DataConfig()
+        parts = HybridParts(paths.hybrid, collection, data, store, model.identity)
+        texts = CollectionTexts(collection, model.data)
+        return cls(model, index, store, texts, lambda: parts.open(model.query_encoder))
 
     def search(
-        self, texts: str | Sequence[str], k: int = DEFAULT_K, collection: str | None = None
+        self,
+        texts: str | Sequence[str],
+        k: int = DEFAULT_K,
+        collection: str | None = None,
+        mode: SearchMode = "dense",
     ) -> list[list[Hit]]:
-        """For each text the k best documents, best first.
+        """For each text the k best documents, best first. The modes "hybrid" and "lexical" may find
+        fewer; a hit's score is then of the fusion, or of BM25.
 
         Args:
             texts: one string is one query.
             k: 1 to the number of documents.
             collection: as for `Model.encode_queries`.
+            mode: "dense": by the tower. "lexical": by BM25. "hybrid": by both, fused.
 
         Raises:
-            UserError: an empty query, something else than texts, or a k out of range.
+            UserError: an empty query, something else than texts, a k out of range, or no hybrid of
+                these documents.
         """
         given = given_queries(texts, "search")
         if any(not t.strip() for t in given):
@@ -251,7 +140,45 @@ class Searcher:
         if not given:
             return []
         named = {} if collection is None else {"collection": collection}
-        return self.hits(self.nearest(self.model.encode_queries(given, **named), int(k)))
+        vectors = self.model.encode_queries(given, **named)
+        return self.hits(self.ranked(vectors, given, int(k), mode))
+
+    @property
+    def teacher(self) -> str:
+        """Hash of the weights that made the documents' vectors; "" where nothing says so."""
+        return str(getattr(self.store, "manifest", {}).get("checkpoint", ""))
+
+    @cached_property
+    def hybrid(self) -> Hybrid:
+        """BM25 and how it is fused with the tower; read or made when it is first asked for.
+
+        Raises:
+            UserError: this searcher was put together without.
+        """
+        if self._load_hybrid is None:
+            given, fix = "a searcher without words", "use Searcher.open, or mode dense"
+            raise bad_input("mode", given, "one with an index of words", fix)
+        return self._load_hybrid()
+
+    def ranked(
+        self, vectors: np.ndarray, texts: Sequence[str], k: int, mode: SearchMode
+    ) -> list[Ranking]:
+        """The k best documents of each query, best first.
+
+        Args:
+            vectors: [q, D] float32 unit vectors of the query tower.
+            texts: the queries, without a prompt; of mode "dense" not looked at.
+            k: 1 to the number of documents.
+            mode: as for `search`.
+        """
+        if mode == "dense":
+            return self.nearest(vectors, k)
+        depth = min(max(k, DEPTH), len(self.index))
+        words = self.hybrid.words.search_many(texts, depth if mode == "hybrid" else k)
+        if mode == "lexical":
+            return words
+        pairs = zip(self.nearest(vectors, depth), words, strict=True)
+        return [self.hybrid.fusion.fuse(*pair, k) for pair in pairs]
 
     def nearest(self, vectors: np.ndarray, k: int) -> list[Ranking]:
         """The k best documents of each query vector, best first.

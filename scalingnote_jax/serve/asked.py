@@ -16,13 +16,13 @@ import numpy as np
 
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.scann_index import DEFAULT_K
+from scalingnote_jax.retrieval.searcher import SearchMode
 from scalingnote_jax.serve.refused import Refused, said, wrong
 from scalingnote_jax.serve.server_limits import Limits
 from scalingnote_jax.vectors.given_texts import given_queries
 
 Side = Literal["query", "document"]
-Mode = Literal["dense"]
-SIDES, MODES = get_args(Side), get_args(Mode)
+SIDES, MODES = get_args(Side), get_args(SearchMode)
 
 EMBED_FIELDS = (
     "inputs", "normalize", "truncate", "truncation_direction", "prompt_name", "dimensions",
@@ -65,7 +65,7 @@ class SearchAsked:
     texts: list[str] | None
     vectors: np.ndarray | None
     k: int
-    mode: Mode | None
+    mode: SearchMode
     with_texts: bool
     model: str | None
     collection: str | None
@@ -135,7 +135,7 @@ def search_asked(values: dict[str, Any], limits: Limits) -> SearchAsked:
         _texts(values, "query", limits) if by_text else None,
         None if by_text else _vectors(values, limits),
         _whole(values, "k", 1, limits.k) or DEFAULT_K,
-        cast(Mode | None, _choice(values, "mode", MODES)),
+        cast(SearchMode, _choice(values, "mode", MODES) or "dense"),
         _flag(values, "texts", True),
         _string(values, "model"),
         _string(values, "collection"),

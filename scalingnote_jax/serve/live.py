@@ -20,8 +20,6 @@ from scalingnote_jax.serve.meters import AnswerPart, Meters
 from scalingnote_jax.serve.refused import Refused, wrong
 from scalingnote_jax.serve.served_tower import ServedTower, Tokens
 from scalingnote_jax.vectors.encoder import unit_rows
-from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.workflow.workdir import Workdir, read_done
 
 _PROMPTS: dict[Side, str] = {"query": "query_prompts", "document": "doc_prompts"}
 
@@ -37,6 +35,7 @@ class TextJob:
         vector: [D] instead of a text.
         embed: what is to be done with it …
         search: … one of the two.
+        text: of a query, for the words in it.
     """
 
     live: Live
@@ -45,6 +44,7 @@ class TextJob:
     vector: np.ndarray | None = None
     embed: EmbedAsked | None = None
     search: SearchAsked | None = None
+    text: str = ""
 
     @property
     def cost(self) -> int:
@@ -53,55 +53,53 @@ class TextJob:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a workdir says of itself.
+class Opening:
+    """What of a workdir is opened.
 
     Attributes:
-        name: of its config.
-        student: hash of the weights of the query tower.
-        teacher: of those of the teacher, whose document vectors are searched.
-        dtype: of the query tower's linear weights.
+        student, int8: as for `Searcher.open`.
+        documents: the document tower, too.
+        hybrid: BM25, too.
+        batch_tokens: as for `ServedTower`.
     """
 
-    name: str
-    student: str
-    teacher: str
-    dtype: str
+    student: str | None = None
+    documents: bool = False
+    hybrid: bool = False
+    int8: bool = False
+    batch_tokens: int = 0
 
 
 class Live:
     """One workdir, opened.
 
     Attributes:
-        facts: what it says of itself; its name is the model's.
+        name: of its config; the model's.
         towers: by side; "document" is there where it was asked for.
         searcher: index, ids and texts.
+        has_words: whether it answers in the modes that need BM25.
     """
 
-    def __init__(self, facts: Facts, towers: dict[Side, ServedTower], searcher: Searcher):
-        self.facts, self.towers, self.searcher = facts, towers, searcher
-        self.name = facts.name
+    def __init__(
+        self, name: str, towers: dict[Side, ServedTower], searcher: Searcher, has_words: bool
+    ):
+        self.name, self.towers, self.searcher = name, towers, searcher
+        self.has_words = has_words
 
     @classmethod
-    def open(
-        cls, workdir: Path, student: str | None, documents: bool, int8: bool, batch_tokens: int
-    ) -> Live:
+    def open(cls, workdir: Path, opening: Opening) -> Live:
         """
-        Args:
-            student: as for `Searcher.open`.
-            documents: whether the document tower is loaded too.
-            int8: as for `Searcher.open`.
-            batch_tokens: as for `ServedTower`.
-
         Raises:
             UserError: as `Searcher.open`.
         """
-        searcher = Searcher.open(workdir, int8=int8, student=student)
+        searcher = Searcher.open(workdir, int8=opening.int8, student=opening.student)
         encoders = {"query": searcher.model.query_encoder}
-        if documents:
+        if opening.documents:
             encoders["document"] = searcher.model.doc_encoder
-        towers: Any = {side: ServedTower(e, batch_tokens) for side, e in encoders.items()}
-        return cls(_facts(Workdir(workdir, student), searcher), towers, searcher)
+        if opening.hybrid:
+            searcher.hybrid  # noqa: B018  (made or read now, not by the first query)
+        towers: Any = {s: ServedTower(e, opening.batch_tokens) for s, e in encoders.items()}
+        return cls(read_workdir_config(workdir).name, towers, searcher, opening.hybrid)
 
     def warm(self) -> None:
         """Compiles all that a request can need, and reads what the first one would wait for."""
@@ -164,14 +162,22 @@ class Live:
         """
         if self.side(asked.model, "query") and asked.k > self.size:
             raise wrong("k", str(asked.k), f"1 to {self.size} documents", "ask for fewer")
+        if asked.mode != "dense" and not self.has_words:
+            fix = "start the server with --hybrid"
+            raise wrong("mode", repr(asked.mode), "'dense': there is no index of words", fix)
         if asked.vectors is not None:
+            if asked.mode != "dense":
+                fix = "send the query's text"
+                raise wrong("mode", repr(asked.mode), "'dense', for a vector has no words", fix)
             given, dim = asked.vectors.shape[1], self.towers["query"].dim
             if given != dim:
                 fix = "use this server's query vectors"
                 raise wrong("vector", f"{given} numbers", f"{dim}, as the tower gives", fix)
             return [TextJob(self, "query", vector=v, search=asked) for v in asked.vectors]
-        rows = self._tokens("query", asked.texts or [], asked.collection, long)
-        return [TextJob(self, "query", row, search=asked) for row in rows]
+        texts = asked.texts or []
+        rows = self._tokens("query", texts, asked.collection, long)
+        pairs = zip(rows, texts, strict=True)
+        return [TextJob(self, "query", row, search=asked, text=text) for row, text in pairs]
 
     def _tokens(
         self, side: Side, texts: list[str], collection: str | None, long: bool
@@ -183,16 +189,6 @@ class Live:
         return self.towers[side].tokens(texts, prompt, long)
 
 
-def _facts(paths: Workdir, searcher: Searcher) -> Facts:
-    shipped = searcher.model.shipped
-    folders = {"teacher": paths.teacher, "student": paths.student, "refined": paths.refined}
-    held = paths.refined if read_done(paths.refined) else paths.student  # what int8 is of
-    done = read_done(folders.get(shipped, held)) or {}
-    teacher = VectorStore.open(paths.embeddings("teacher", "doc")).manifest.get("checkpoint", "")
-    dtype = "int8" if shipped.endswith("int8") else "float32"
-    return Facts(read_workdir_config(paths.root).name, done.get("output", ""), teacher, dtype)
-
-
 def run_jobs(jobs: Sequence[TextJob], meters: Meters) -> list[Any]:
     """An answer for each job: a vector [dimensions] float32, or a list of hits."""
     raw = _raw_vectors(jobs, meters)
@@ -202,11 +198,12 @@ def run_jobs(jobs: Sequence[TextJob], meters: Meters) -> list[Any]:
         if job.embed is not None:
             answers[i] = _cut(raw[i], job.embed)
         elif job.search is not None:
-            by_search[job.live, job.search.k, job.search.with_texts].append(i)
-    for (live, k, with_texts), places in by_search.items():
+            kind = job.search.k, job.search.mode, job.search.with_texts
+            by_search[job.live, *kind].append(i)
+    for (live, k, mode, with_texts), places in by_search.items():
         vectors = unit_rows(np.stack([raw[i] for i in places]))
         with meters.time(AnswerPart.INDEX):
-            found = live.searcher.nearest(vectors, k)
+            found = live.searcher.ranked(vectors, [jobs[i].text for i in places], k, mode)
         hits: list[list[Hit]] = [[Hit(i, s, "", "") for i, s in one] for one in found]
         if with_texts:
             with meters.time(AnswerPart.TEXTS):

@@ -22,7 +22,7 @@ from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.serve.app import make_app
 from scalingnote_jax.serve.connections import limited
-from scalingnote_jax.serve.live import Live
+from scalingnote_jax.serve.live import Live, Opening
 from scalingnote_jax.serve.logs import log, set_up
 from scalingnote_jax.serve.meters import Meters
 from scalingnote_jax.serve.server_limits import Limits
@@ -56,6 +56,9 @@ def main(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
     parser.add_argument(
         "--documents", action="store_true", help="load the LLM document tower too, for /embed"
+    )
+    parser.add_argument(
+        "--hybrid", action="store_true", help="load BM25 too, for /search with a mode"
     )
     parser.add_argument("--int8", action="store_true", help="the query tower's weights in int8")
     parser.add_argument(
@@ -93,18 +96,8 @@ def _keys(file: str | None) -> list[str]:
 def _serve(args: Namespace, limits: Limits, keys: list[str]) -> None:
     listening = _listen(args.host, args.port)
     set_up(args.log_level)
-    service = Service(
-        partial(
-            Live.open,
-            Path(args.workdir),
-            args.student,
-            args.documents,
-            args.int8,
-            limits.batch_tokens,
-        ),
-        limits,
-        Meters(),
-    )
+    given = args.student, args.documents, args.hybrid, args.int8, limits.batch_tokens
+    service = Service(partial(Live.open, Path(args.workdir), Opening(*given)), limits, Meters())
     failed: list[BaseException] = []
 
     @contextlib.asynccontextmanager

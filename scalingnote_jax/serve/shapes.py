@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.retrieval.searcher import Hit
+from scalingnote_jax.serve.asked import MODES
 from scalingnote_jax.serve.live import Live
 from scalingnote_jax.serve.server_limits import Limits
 from scalingnote_jax.version import __version__
@@ -59,8 +60,8 @@ def info(live: Live, limits: Limits) -> dict[str, Any]:
     query = live.towers["query"]
     return {
         "model_id": live.name,
-        "model_sha": live.facts.student,
-        "model_dtype": live.facts.dtype,
+        "model_sha": live.searcher.model.identity,
+        "model_dtype": "int8" if live.searcher.model.shipped.endswith("int8") else "float32",
         "model_type": {"embedding": {"pooling": query.pooling}},
         "max_concurrent_requests": limits.queue_tokens,
         "max_input_length": query.max_tokens,
@@ -78,7 +79,8 @@ def info(live: Live, limits: Limits) -> dict[str, Any]:
         },
         "documents": live.size,
         "index": live.searcher.index.kind,
-        "teacher": live.facts.teacher,
+        "modes": list(MODES) if live.has_words else ["dense"],
+        "teacher": live.searcher.teacher,
         "max_k": min(limits.k, live.size),
         "max_text_characters": limits.text_chars,
         "max_body_bytes": limits.body_bytes,

@@ -44,6 +44,7 @@ class Workdir:
         self.student = _student_in(Path(root if student is None else student))
         self.refined = self.student / "refined"  # of stage 3; goes when the student goes
         self.index = self.root / "index"
+        self.hybrid = self.root / "hybrid"  # made when it is first asked for
         self.eval = self.root / "eval"
         self.report = self.root / "report.html"
 

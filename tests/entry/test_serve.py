@@ -29,8 +29,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def server(finished: Path) -> Iterator[LiveServer]:
-    server = LiveServer(finished, "--documents", "--read-secs=2", "--inputs=8")
+def server(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    work = Path(shutil.copytree(finished, tmp_path_factory.mktemp("served") / "work"))
+    server = LiveServer(work, "--documents", "--hybrid", "--read-secs=2", "--inputs=8")
     yield server
     assert server.stop() == 0, "\n".join(server.log)
     assert not server.records("fault")
@@ -54,6 +55,21 @@ def test_search_finds_what_the_searcher_finds(server: LiveServer, finished: Path
     assert first["score"] == pytest.approx(own.score, abs=1e-5)
     bare = server.post("/search", {"query": texts[0], "k": 1, "texts": False}).body
     assert bare["results"][0]["hits"][0].keys() == {"id", "score"}
+
+
+def test_words_and_tower_are_searched_together(server: LiveServer, finished: Path) -> None:
+    texts = ["topic3 amber", "topic7"]
+    found = {
+        mode: server.post("/search", {"query": texts, "k": 5, "mode": mode}).body["results"]
+        for mode in ("dense", "hybrid", "lexical")
+    }
+    for lexical, topic in zip(found["lexical"], ("d3", "d7"), strict=True):
+        assert topic in {hit["id"].split("-")[0] for hit in lexical["hits"]}
+    assert all(len(result["hits"]) == 5 for result in found["hybrid"])
+    assert found["hybrid"] != found["dense"]
+    vector = server.post("/embed", {"inputs": "topic3", "input_type": "query"}).body[0]
+    refused = server.post("/search", {"vector": vector, "mode": "hybrid"})
+    assert (refused.status, refused.body["error"][:4]) == (422, "mode")
 
 
 def test_a_query_vector_finds_what_its_text_finds(server: LiveServer) -> None:

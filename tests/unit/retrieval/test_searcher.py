@@ -209,9 +209,9 @@ def test_what_is_timed_is_the_search_that_answers_users(
     seen: list[tuple[str, int]] = []
     search = Searcher.search
 
-    def spy(self: Searcher, texts: str, k: int) -> list[list[Hit]]:
+    def spy(self: Searcher, texts: str, k: int, **more: Any) -> list[list[Hit]]:
         seen.append((texts, k))
-        return search(self, texts, k)
+        return search(self, texts, k, **more)
 
     monkeypatch.setattr(Searcher, "search", spy)
     store, index = parts(finished)

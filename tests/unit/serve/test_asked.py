@@ -101,7 +101,7 @@ def test_a_bad_search_request_is_refused(values: dict[str, Any], says: str) -> N
 
 def test_what_is_left_out_has_its_default() -> None:
     asked = search_asked({"query": "a"}, LIMITS)
-    assert (asked.texts, asked.k, asked.mode, asked.with_texts) == (["a"], 10, None, True)
+    assert (asked.texts, asked.k, asked.mode, asked.with_texts) == (["a"], 10, "dense", True)
     embed = embed_asked({"inputs": ["a", "b"], "prompt_name": "document"}, LIMITS)
     assert (embed.texts, embed.side, embed.normalize) == (["a", "b"], "document", True)
 
