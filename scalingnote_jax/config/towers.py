@@ -153,7 +153,8 @@ class TowerConfig:
     text: TextConfig = field(default_factory=TextConfig)  # prompt and lengths
     # What the backward pass recomputes, layer by layer
     remat: Literal["none", "dots", "full", "offload"] = "none"
-    # Of the matmuls; weights, norms and softmax stay float32
+    # Of the products, and of the activations that the backward pass keeps of norms and feed-forward
+    # layers; weights, sums between layers, norms and softmax are computed in float32
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Share of the outputs of attention and feed-forward layers that training sets to zero
     dropout: Annotated[float, Range(0, 1, below=True)] = 0.0

@@ -15,6 +15,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import BertShape
+from scalingnote_jax.models.layers import activations as act
 from scalingnote_jax.models.layers import ops
 from scalingnote_jax.models.layers.params import embedding_normal, linear_param, ones, param, zeros
 from scalingnote_jax.models.layers.stack import apply_layers
@@ -56,18 +57,23 @@ class BertLayers(AdaptableLayers):
         attended = ops.attention(q, k, v, bias, self.dtype)
         out = self.linear("o", attended) + self.o_bias[...]
         x = x + ops.dropout(out, self.dropout, keys, place=0)
-        x = ops.layer_norm(x, self.attention_norm[...], self.attention_norm_bias[...], self.eps)
-        h = ops.gelu(self.linear("up", x) + self.up_bias[...])
+        x = self._norm("attention_norm", x)
+        h = act.gelu(self.linear("up", x) + self.up_bias[...], self.dtype)
         out = self.linear("down", h) + self.down_bias[...]
         x = x + ops.dropout(out, self.dropout, keys, place=1)
-        return ops.layer_norm(x, self.mlp_norm[...], self.mlp_norm_bias[...], self.eps)
+        return self._norm("mlp_norm", x)
+
+    def _norm(self, name: str, x: Array) -> Array:
+        scale, bias = getattr(self, name)[...], getattr(self, f"{name}_bias")[...]
+        return act.layer_norm(x, scale, bias, self.eps, self.dtype)
 
 
 class BertEmbedding(nnx.Module):
     """Vectors of tokens, positions and the one token type that is used, summed and normed."""
 
-    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs):
+    def __init__(self, shape: BertShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.eps, e, key = shape.norm_eps, shape.hidden_size, rngs.params
+        self.dtype = dtype
         table, positions, types = shape.vocab_size, shape.max_positions, shape.type_vocab_size
         self.table = param(key(), (table, e), ("vocab", "embed"), embedding_normal)
         self.positions = param(key(), (positions, e), ("positions", "embed"), embedding_normal)
@@ -85,7 +91,7 @@ class BertEmbedding(nnx.Module):
                 self.positions[...], ops.positions_of(segments), axis=0, mode="clip"
             )
         x = x + positions + self.types[0]
-        return ops.layer_norm(x, self.norm[...], self.norm_bias[...], self.eps)
+        return act.layer_norm(x, self.norm[...], self.norm_bias[...], self.eps, self.dtype)
 
 
 class Bert(nnx.Module):
@@ -101,7 +107,7 @@ class Bert(nnx.Module):
         dropout: float = 0.0,
     ):
         self.remat = remat
-        self.embedding = BertEmbedding(shape, rngs=rngs)
+        self.embedding = BertEmbedding(shape, rngs=rngs, dtype=dtype)
         self.layers = BertLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout)
 
     def __call__(

@@ -20,6 +20,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import DecoderShape
+from scalingnote_jax.models.layers import activations as act
 from scalingnote_jax.models.layers import flash, ops
 from scalingnote_jax.models.layers.params import embedding_normal, linear_param, ones, param, zeros
 from scalingnote_jax.models.layers.rope import frequencies
@@ -86,13 +87,13 @@ class DecoderLayers(AdaptableLayers):
         attended = ops.dropout(attended, self.dropout, keys, place=0)
         x = x + (self._norm("attention_out_norm", attended) if self.shape.gemma else attended)
         h = self._norm("mlp_norm", x)
-        gated = ops.geglu if self.shape.gemma else ops.swiglu
-        out = self.linear("down", gated(self.linear("gate", h), self.linear("up", h)))
+        gated = act.geglu if self.shape.gemma else act.swiglu
+        out = self.linear("down", gated(self.linear("gate", h), self.linear("up", h), self.dtype))
         out = ops.dropout(out, self.dropout, keys, place=1)
         return x + (self._norm("mlp_out_norm", out) if self.shape.gemma else out)
 
     def _norm(self, name: str, x: Array) -> Array:
-        return ops.rms_norm(x, getattr(self, name)[...], self.shape.norm_eps)
+        return act.rms_norm(x, getattr(self, name)[...], self.shape.norm_eps, self.dtype)
 
     def _attention(self, h: Array, flash_rows: Any, seen: Array, cos: Array, sin: Array) -> Array:
         shape = self.shape
@@ -191,7 +192,7 @@ class Decoder(nnx.Module):
         x = apply_layers(
             self.layers, x, view, flash_rows, each=each, keys=keys, remat=self.remat, rows=rows
         )
-        return ops.rms_norm(x, self.final_norm[...], self.shape.norm_eps)
+        return act.rms_norm(x, self.final_norm[...], self.shape.norm_eps, self.layers.dtype)
 
 
 def _turns(shape: DecoderShape) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,6 @@ Shapes: B rows, L tokens, E hidden, H heads, K head size, F feed-forward, V voca
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -18,6 +17,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from scalingnote_jax.config import ModernBertShape
+from scalingnote_jax.models.layers import activations as act
 from scalingnote_jax.models.layers import ops
 from scalingnote_jax.models.layers.params import embedding_normal, linear_param, ones, param
 from scalingnote_jax.models.layers.rope import frequencies
@@ -67,26 +67,24 @@ class ModernBertLayers(AdaptableLayers):
             keys: [B], for dropout; None for none.
         """
         bias, cos, sin = own_view(view, local)
-        h = jnp.where(first, x, ops.layer_norm(x, self.attention_norm[...], 0.0, self.eps))
+        h = jnp.where(first, x, self._norm("attention_norm", x))
         q, k, v = (self.linear(name, h) for name in "qkv")  # [B, L, H, K]
         q, k = ops.rotate(q, cos, sin), ops.rotate(k, cos, sin)
         out = self.linear("o", ops.attention(q, k, v, bias, self.dtype))
         x = x + ops.dropout(out, self.dropout, keys, place=0)
-        h = ops.layer_norm(x, self.mlp_norm[...], 0.0, self.eps)
-        out = self.linear("down", _geglu(self.linear("gate", h), self.linear("up", h)))
-        return x + ops.dropout(out, self.dropout, keys, place=1)
+        h = self._norm("mlp_norm", x)
+        h = act.exact_geglu(self.linear("gate", h), self.linear("up", h), self.dtype)
+        return x + ops.dropout(self.linear("down", h), self.dropout, keys, place=1)
 
-
-@jax.checkpoint  # as the activations in `ops`
-def _geglu(gate: Array, up: Array) -> Array:
-    """gelu(gate) · up."""
-    return jax.nn.gelu(gate, approximate=False) * up
+    def _norm(self, name: str, x: Array) -> Array:
+        return act.layer_norm(x, getattr(self, name)[...], 0.0, self.eps, self.dtype)
 
 
 class ModernBertEmbedding(nnx.Module):
     """A table of token vectors, and a norm behind it."""
 
-    def __init__(self, shape: ModernBertShape, *, rngs: nnx.Rngs):
+    def __init__(self, shape: ModernBertShape, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.dtype = dtype
         size, self.eps = (shape.vocab_size, shape.hidden_size), shape.norm_eps
         self.table = param(rngs.params(), size, ("vocab", "embed"), embedding_normal)
         self.norm = param(rngs.params(), size[1:], ("norm",), ones)
@@ -94,7 +92,7 @@ class ModernBertEmbedding(nnx.Module):
     def __call__(self, tokens: Array, rows: Sharding | None) -> Array:
         """[B, L] int32 → [B, L, E]."""
         x = ops.look_up(self.table[...], tokens, rows).astype(jnp.float32)
-        return ops.layer_norm(x, self.norm[...], 0.0, self.eps)
+        return act.layer_norm(x, self.norm[...], 0.0, self.eps, self.dtype)
 
 
 class ModernBert(nnx.Module):
@@ -110,7 +108,7 @@ class ModernBert(nnx.Module):
         dropout: float = 0.0,
     ):
         self.shape, self.remat = shape, remat
-        self.embedding = ModernBertEmbedding(shape, rngs=rngs)
+        self.embedding = ModernBertEmbedding(shape, rngs=rngs, dtype=dtype)
         self.layers = ModernBertLayers(shape, rngs=rngs, dtype=dtype, dropout=dropout)
         self.final_norm = param(rngs.params(), (shape.hidden_size,), ("norm",), ones)
 
@@ -146,4 +144,4 @@ class ModernBert(nnx.Module):
         each["first"] = jnp.arange(shape.num_layers) == 0
         x = self.embedding(tokens, rows)
         x = apply_layers(self.layers, x, view, each=each, keys=keys, remat=self.remat, rows=rows)
-        return ops.layer_norm(x, self.final_norm[...], 0.0, shape.norm_eps)
+        return act.layer_norm(x, self.final_norm[...], 0.0, shape.norm_eps, self.layers.dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,24 +59,46 @@ def transfers(module: Module, partitions: int, num_slices: int = 1) -> list[Tran
     """
     found, seen = [], set()
     for computation, instruction, times in module.walk():
-        kind = instruction.opcode.removesuffix("-start")
-        if kind in KINDS:
-            # A gather that is overlapped with products is written again in each of them.
-            chain = _CHAIN.search(instruction.attributes)
-            if chain:
-                channel = _CHANNEL.search(instruction.attributes)
-                key = (kind, chain[1], channel and channel[1])
-                if key in seen:
-                    continue
-                seen.add(key)
-            found.append(_collective(kind, computation, instruction, times, partitions))
-        elif kind == "send" and "is_host_transfer=true" in instruction.attributes:
-            found.append(_over_dcn(computation, instruction, times, partitions, num_slices))
-    return [t for t in found if len(t.group) > 1 and t.bytes]
+        transfer = transfer_of(computation, instruction, partitions, num_slices)
+        # A gather that is overlapped with products is written again in each of them.
+        chain = chain_of(instruction)
+        if transfer is None or chain in seen:
+            continue
+        if chain:
+            seen.add(chain)
+        found.append(replace(transfer, bytes=times * transfer.bytes, times=times))
+    return found
+
+
+def chain_of(instruction: Instruction) -> str:
+    """What the parts of a collective share that runs inside of several products; "" of others."""
+    chain = _CHAIN.search(instruction.attributes)
+    if not chain:
+        return ""
+    channel = _CHANNEL.search(instruction.attributes)
+    return f"{kind_of(instruction)} {chain[1]} {channel[1] if channel else ''}"
+
+
+def kind_of(instruction: Instruction) -> str:
+    """One of `KINDS`; "" of what is no collective inside a slice."""
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in KINDS else ""
+
+
+def transfer_of(
+    computation: Computation, instruction: Instruction, partitions: int, num_slices: int
+) -> Transfer | None:
+    """What an instruction sends when it runs once; None where that is nothing."""
+    found = None
+    if kind := kind_of(instruction):
+        found = _collective(kind, computation, instruction, partitions)
+    elif instruction.opcode == "send" and "is_host_transfer=true" in instruction.attributes:
+        found = _over_dcn(computation, instruction, partitions, num_slices)
+    return found if found and len(found.group) > 1 and found.bytes else None
 
 
 def _collective(
-    kind: str, computation: Computation, instruction: Instruction, times: int, partitions: int
+    kind: str, computation: Computation, instruction: Instruction, partitions: int
 ) -> Transfer:
     group = _group(instruction.attributes, partitions)
     n = len(group)
@@ -90,18 +112,18 @@ def _collective(
         "all-to-all": (n - 1) * inputs // n,
         "collective-permute": inputs,
     }
-    return Transfer(kind, group, times * share[kind], times)
+    return Transfer(kind, group, share[kind], 1)
 
 
 def _over_dcn(
-    computation: Computation, instruction: Instruction, times: int, partitions: int, slices: int
+    computation: Computation, instruction: Instruction, partitions: int, slices: int
 ) -> Transfer:
     named = _RENDEZVOUS.search(instruction.attributes)
     kind = named[1].rstrip("-") if named else "send"
     payload = computation.operands(instruction)[0].arrays[0].bytes
     # The hosts reduce: a device hands over its part once, whichever way the slices pass it on.
     group = tuple(range(0, partitions, partitions // max(slices, 1)))
-    return Transfer(kind, group, times * payload, times, dcn=True)
+    return Transfer(kind, group, payload, 1, dcn=True)
 
 
 def _group(attributes: str, partitions: int) -> tuple[int, ...]:

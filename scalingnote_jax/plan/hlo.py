@@ -112,7 +112,7 @@ class Module:
         for instruction in computation.instructions.values():
             yield computation, instruction, times
             inner = times * (self.trips(instruction) if instruction.opcode == "while" else 1)
-            for name in _called(instruction):
+            for name in called(instruction):
                 yield from self._walk(self.computations[name], inner)
 
     def trips(self, loop: Instruction) -> int:
@@ -149,12 +149,12 @@ class Module:
         for instruction in computation.instructions.values():
             if instruction.opcode == "constant" and instruction.arguments.isdigit():
                 found.append(int(instruction.arguments))
-            for name in _called(instruction):
+            for name in called(instruction):
                 found += self._constants(self.computations[name])
         return found
 
 
-def _called(instruction: Instruction) -> list[str]:
+def called(instruction: Instruction) -> list[str]:
     """Computations that run as part of an instruction, loops' conditions left out."""
     if instruction.opcode in _RUN_NOTHING:
         return []

@@ -6,7 +6,7 @@ of all chips as their names say, also where JAX shows a chip as two devices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jax.sharding import Mesh
@@ -80,8 +80,7 @@ def make_plan(workload: Workload, topology: Topology, pairs: int = 0) -> Plan:
         "compile_secs": round(compiled.secs, 1),
         "hbm_bytes_per_chip": _memory(compiled, prepared, topology),
     }
-    moved = _moved_bytes(prepared)
-    line = _roofline(compiled, flops, moved, topology, mesh)
+    line = _roofline(compiled, flops, topology, mesh)
     return plan | _speed(flops, line, topology, mesh, train.batch_size, pairs)
 
 
@@ -92,7 +91,7 @@ def plan_encode(workload: Workload, topology: Topology) -> Plan:
     size = -(-rows_of(workload.encode.batch_size, mesh) // shards) * shards  # as the encoder does
     compiled = compile_program(lower_encode(tower, mesh, size))
     flops = tower_flops(tower, size)
-    line = _roofline(compiled, flops, 0, topology, mesh)
+    line = _roofline(compiled, flops, topology, mesh)
     speed = _speed(flops, line, topology, mesh, size, 0)
     return {
         "batch": size,
@@ -105,19 +104,10 @@ def plan_encode(workload: Workload, topology: Topology) -> Plan:
     }
 
 
-def _roofline(
-    compiled: Compiled, flops: Flops, moved_bytes: int, topology: Topology, mesh: Mesh
-) -> Roofline | None:
+def _roofline(compiled: Compiled, flops: Flops, topology: Topology, mesh: Mesh) -> Roofline | None:
     if compiled.module is None:
         return None
-    return roofline(compiled.module, flops.model, moved_bytes, topology, mesh)
-
-
-def _moved_bytes(prepared: Prepared) -> int:
-    """On one device: the state is read and written anew, frozen weights are read only."""
-    abstract, spread = prepared.abstract, prepared.shardings
-    frozen = total_bytes_per_device(abstract.frozen, spread.frozen)
-    return 2 * total_bytes_per_device(abstract, spread) - frozen
+    return roofline(compiled.module, flops.model, topology, mesh)
 
 
 def _memory(compiled: Compiled, prepared: Prepared, topology: Topology) -> dict[str, int]:
@@ -140,21 +130,48 @@ def _memory(compiled: Compiled, prepared: Prepared, topology: Topology) -> dict[
 def _speed(
     flops: Flops, line: Roofline | None, topology: Topology, mesh: Mesh, batch: int, pairs: int
 ) -> Plan:
-    secs = line.secs if line else None
-    hours = pairs / batch * secs / 3600 if secs and pairs else None
+    if line is None:
+        return _no_speed(flops, pairs)
+    secs, peak = line.secs, topology.chip.flops * topology.num_chips
+    slowest = line.scheduled_secs
+    hours = pairs / batch * secs / 3600 if pairs else None
     return {
         "flops_per_step": flops.model,
         "flops": {
             "model": flops.model,
             "recomputed": flops.again,
-            "compiled": line and line.executed_flops,
+            "compiled": line.executed_flops,
         },
-        "collectives": summed(line.transfers, dict(mesh.shape)) if line else [],
-        "bounds_secs": line and line.bounds_secs,
+        "collectives": summed(line.transfers, dict(mesh.shape)),
+        "left_synchronous": {
+            "count": sum(t.times for t in line.synchronous),
+            "bytes": sum(t.bytes for t in line.synchronous),
+            "secs": line.synchronous_secs,
+            "collectives": summed(line.synchronous, dict(mesh.shape)),
+        },
+        "bounds_secs": line.bounds_secs,
+        "phases": [asdict(phase) | {"secs": phase.secs} for phase in line.phases],
         "step_secs": secs,
-        "mfu_bound": secs and flops.model / (secs * topology.chip.flops * topology.num_chips),
-        "pairs_per_sec": secs and batch / secs,
+        "step_secs_range": [secs, slowest],
+        "mfu_bound": flops.model / (secs * peak),
+        "mfu_range": [flops.model / (slowest * peak), flops.model / (secs * peak)],
+        "pairs_per_sec": batch / secs,
         "pairs_per_epoch": pairs or None,
         "hours_per_epoch": hours,
         "chip_hours_per_epoch": hours and hours * topology.num_chips,
+    }
+
+
+def _no_speed(flops: Flops, pairs: int) -> Plan:
+    """Of what does not fit: the same fields."""
+    unknown = (
+        "left_synchronous", "bounds_secs", "phases", "step_secs", "step_secs_range", "mfu_bound",
+        "mfu_range", "pairs_per_sec", "hours_per_epoch", "chip_hours_per_epoch",
+    )  # fmt: skip
+    return {
+        "flops_per_step": flops.model,
+        "flops": {"model": flops.model, "recomputed": flops.again, "compiled": None},
+        "collectives": [],
+        "pairs_per_epoch": pairs or None,
+        **dict.fromkeys(unknown),
     }

@@ -1,39 +1,46 @@
-"""What the matrix products of a compiled program cost: FLOPs, and bytes to and from memory.
+"""What the matrix products of a compiled program cost in FLOPs.
 
-XLA writes a product as `dot` on CPUs and as `convolution` on TPUs, also one with batch dimensions.
-Additions, exponentials and the like are not counted: on a TPU another unit does them.
+XLA writes a product as `dot` on CPUs and as `convolution` on TPUs, also one with batch dimensions;
+the Splash kernel's are inside a call whose operands tell them. Additions, exponentials and the like
+are not counted: on a TPU another unit does them. Not for memory: that is `traffic.py`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
-from scalingnote_jax.plan.hlo import Array, Instruction, Module
+from scalingnote_jax.plan.hlo import Array, Computation, Instruction, Module
 
 _LABELS = re.compile(r"\bdim_labels=(\w+)_(\w+)->(\w+)")
+# Products of [L, K] with [K, L], or alike, in each of the kernel's phases: backward it computes the
+# scores again, in both of its parts.
+_SPLASH = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
+_SPLASH_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one call of a program on one device."""
+def total_flops(module: Module) -> int:
+    """Of all products of a program on one device, each as often as it runs."""
+    return sum(
+        times * flops(computation, instruction) for computation, instruction, times in module.walk()
+    )
 
-    flops: int
-    bytes: int  # each product reads its operands and writes its result once, where they are in HBM
+
+def flops(computation: Computation, instruction: Instruction) -> int:
+    """Of an instruction that is a product; 0 of any other."""
+    if instruction.opcode in ("dot", "convolution"):
+        return _flops(instruction, [i.arrays[0] for i in computation.operands(instruction)])
+    phase = _SPLASH.search(instruction.attributes) if instruction.opcode == "custom-call" else None
+    return _splash_flops(computation, instruction, phase[1]) if phase else 0
 
 
-def matmul_cost(module: Module) -> Cost:
-    """Summed over all products, each as often as it runs."""
-    flops = size = 0
-    for computation, instruction, times in module.walk():
-        if instruction.opcode not in ("dot", "convolution"):
-            continue
-        operands = [i.arrays[0] for i in computation.operands(instruction)]
-        flops += times * _flops(instruction, operands)
-        touched = [*operands, *instruction.arrays]
-        size += times * sum(x.bytes for x in touched if x.in_hbm)
-    return Cost(flops, size)
+def _splash_flops(computation: Computation, instruction: Instruction, phase: str) -> int:
+    """Of the whole L × L square, as `models/flops.py` counts it: the kernel leaves blocks out that
+    are masked as a whole, which texts of one block do not have.
+    """
+    arrays = [x for i in computation.operands(instruction) for x in i.arrays]
+    q, k, *_ = (x for x in arrays if x.dtype in ("bf16", "f32") and len(x.dims) >= 3)
+    return 2 * _SPLASH_PRODUCTS[phase] * q.elements * k.dims[-2]
 
 
 def _flops(instruction: Instruction, operands: list[Array]) -> int:

@@ -62,9 +62,13 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
             f"{flops['compiled'] / 1e15:.2f} in the program",
         ),
         ("bounds, ms", ", ".join(f"{name} {1e3 * s:.1f}" for name, s in bounds.items())),
-        ("a step, at best", f"{1e3 * plan['step_secs']:.1f} ms"),
+        ("left synchronous", _left_synchronous(plan["left_synchronous"])),
+        (
+            "a step, at least",
+            " to ".join(f"{1e3 * s:.1f}" for s in plan["step_secs_range"]) + " ms",
+        ),
         ("pairs/s, at best", f"{plan['pairs_per_sec']:,.0f}"),
-        ("MFU, at best", f"{plan['mfu_bound']:.1%}"),
+        ("MFU, at best", " to ".join(f"{share:.1%}" for share in plan["mfu_range"])),
     ]
     if plan["hours_per_epoch"]:
         cost = f"{plan['hours_per_epoch']:.2f} h, {plan['chip_hours_per_epoch']:.1f} chip-hours"
@@ -73,6 +77,11 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         speed = f"{encode['docs_per_sec']:,.0f} documents/s at best" if encode["fits"] else "no"
         rows.append((f"encode, batch {encode['batch']:,}", speed))
     return rows
+
+
+def _left_synchronous(left: Plan) -> str:
+    size = f"{left['bytes'] / GIB:.3f} GiB, {1e3 * left['secs']:.1f} ms"
+    return f"{left['count']} collectives, {size}" if left["count"] else "none"
 
 
 def _mesh(plan: Plan) -> str:

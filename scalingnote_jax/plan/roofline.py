@@ -1,8 +1,8 @@
 """The least time that a compiled program can take on its chips: what it must compute, move to and
-from memory, and send, each over the chip's peak.
+from memory, and send, each over the chip's peak, and in which order.
 
-Optimistic on purpose: everything is taken to overlap perfectly, and every unit to run at its peak.
-A real step is slower; a plan whose bound is too slow needs no try on hardware.
+Optimistic on purpose: every unit is taken to run at its peak. A real step is slower; a plan whose
+bound is too slow needs no try on hardware.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from scalingnote_jax.plan.collectives import Transfer, transfers
 from scalingnote_jax.plan.hlo import Module
-from scalingnote_jax.plan.matmuls import matmul_cost
+from scalingnote_jax.plan.matmuls import total_flops
+from scalingnote_jax.plan.schedule import Phase, Rates, Schedule
 from scalingnote_jax.plan.topology import Topology
 
 
@@ -24,52 +25,75 @@ class Roofline:
     Attributes:
         executed_flops: of the matrix products that the program has, on all devices together.
         transfers: its collectives.
-        bounds_secs: "compute": those products; "hbm": arguments, results and the products' operands
-            and results, each read or written once; "ici": collectives inside a slice, one after
-            the other, each on all links that its group can use; "dcn": those between slices.
+        synchronous: those of them that nothing overlaps.
+        synchronous_secs: that these take.
+        bounds_secs: "compute": those products; "hbm": what every instruction reads and writes;
+            "ici": collectives inside a slice, one after the other, each on all links that its group
+            can use; "dcn": those between slices. Each alone.
+        phases: the same loop by loop.
+        secs: at least, loop after loop.
+        scheduled_secs: at least, in the order of the compiler's schedule.
     """
 
     executed_flops: int
     transfers: list[Transfer]
+    synchronous: list[Transfer]
+    synchronous_secs: float
     bounds_secs: dict[str, float]
-
-    @property
-    def secs(self) -> float:
-        """The largest of the bounds."""
-        return max(self.bounds_secs.values())
+    phases: list[Phase]
+    secs: float
+    scheduled_secs: float
 
 
-def roofline(
-    module: Module, least_flops: int, moved_bytes: int, topology: Topology, mesh: Mesh
-) -> Roofline:
+def roofline(module: Module, least_flops: int, topology: Topology, mesh: Mesh) -> Roofline:
     """The bounds of a program.
 
     Args:
         least_flops: of all devices, taken where the compiler found a way with fewer: no MFU is
             above one.
-        moved_bytes: arguments and results, on one device.
         mesh: whose devices, in its order, are the program's partitions.
     """
     chip, per_chip = topology.chip, topology.devices_per_chip
-    cost = matmul_cost(module)
+    rates = Rates(
+        chip.flops / per_chip,
+        chip.hbm_bytes_per_sec / per_chip,
+        lambda transfer: transfer_secs(transfer, topology, mesh),
+        mesh.size,
+        topology.num_slices,
+    )
+    schedule = Schedule(module, rates)
+    phases = list(schedule.phases.values())
+    executed = total_flops(module)
+    model_secs = least_flops / mesh.size / rates.flops
+    compute = max(executed / rates.flops, model_secs)
+    least = max(schedule.least_secs, model_secs)
     found = transfers(module, mesh.size, topology.num_slices)
-    dcn_bytes = sum(t.bytes for t in found if t.dcn)
-    per_host = topology.chips_per_host * per_chip
-    bounds = {
-        "compute": max(cost.flops, least_flops / mesh.size) * per_chip / chip.flops,
-        "hbm": (cost.bytes + moved_bytes) * per_chip / chip.hbm_bytes_per_sec,
-        "ici": sum(ici_secs(t, topology, mesh) for t in found if not t.dcn),
-        "dcn": dcn_bytes * per_host / chip.dcn_bytes_per_sec,
-    }
-    return Roofline(cost.flops * mesh.size, found, bounds)
+    sent = {"ici": 0.0, "dcn": 0.0}
+    for each in found:
+        sent["dcn" if each.dcn else "ici"] += transfer_secs(each, topology, mesh)
+    return Roofline(
+        executed_flops=executed * mesh.size,
+        transfers=found,
+        synchronous=schedule.synchronous,
+        synchronous_secs=sum(phase.synchronous for phase in phases),
+        bounds_secs={"compute": compute, "hbm": sum(phase.hbm for phase in phases), **sent},
+        phases=phases,
+        secs=least,
+        scheduled_secs=max(schedule.secs, least),
+    )
 
 
-def ici_secs(transfer: Transfer, topology: Topology, mesh: Mesh) -> float:
-    """Time of a collective whose group uses the links along every axis of the torus that it spans:
-    both ways around where it closes the ring, otherwise one, which is what its ends have.
+def transfer_secs(transfer: Transfer, topology: Topology, mesh: Mesh) -> float:
+    """Time of a collective that has its network for itself. Inside a slice its group uses the links
+    along every axis of the torus that it spans: both ways around where it closes the ring,
+    otherwise one, which is what its ends have. Between slices each chip has its share of the host's
+    network card.
 
     Two devices of one chip are taken to exchange in no time.
     """
+    per_chip = topology.devices_per_chip
+    if transfer.dcn:
+        return transfer.bytes * per_chip / topology.chip.dcn_bytes_per_sec
     devices = mesh.devices.reshape(-1)
     places = [devices[i].coords for i in transfer.group]
     links = 0
@@ -79,5 +103,5 @@ def ici_secs(transfer: Transfer, topology: Topology, mesh: Mesh) -> float:
             links += 2 if spans == topology.extents[axis] and topology.is_ring(axis) else 1
     if not links:
         return 0.0
-    rate = links * topology.chip.link_bytes_per_sec / topology.devices_per_chip
+    rate = links * topology.chip.link_bytes_per_sec / per_chip
     return transfer.bytes / rate

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from scalingnote_jax.devices.chips import BY_NAME, CHIPS, Chip
 from scalingnote_jax.errors import bad_input
-from scalingnote_jax.plan.chips import BY_NAME, CHIPS, Chip
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # nothing runs on the chips that are described
@@ -40,7 +40,6 @@ class Topology:
         devices: JAX's devices of all slices.
         num_slices: joined by the data-centre network.
         devices_per_chip: 2 on tpu7x, otherwise 1.
-        chips_per_host: that share a network card.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Topology:
     devices: Sequence[Any]
     num_slices: int
     devices_per_chip: int
-    chips_per_host: int
 
     @property
     def num_chips(self) -> int:
@@ -121,9 +119,7 @@ def describe_slices(name: str, num_slices: int = 1) -> Topology:
         ) from e
     assert devices[0].device_kind == chip.device_kind, devices[0].device_kind
     per_chip = len({d.core_on_chip for d in devices})
-    hosts = len({d.process_index for d in devices})
-    chips = len(devices) // per_chip
-    return Topology(name, chip, devices, num_slices, per_chip, chips // hosts)
+    return Topology(name, chip, devices, num_slices, per_chip)
 
 
 def available_bytes(topology: Topology) -> int:

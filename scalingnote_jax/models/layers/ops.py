@@ -1,4 +1,5 @@
-"""The arithmetic that both architectures share. Norms, softmax and rotation are in float32.
+"""The arithmetic that all architectures share. Softmax and rotation are in float32. Not for norms:
+see `activations.py`.
 
 Shapes: B rows, L tokens, E hidden, H heads, K head size.
 """
@@ -132,38 +133,6 @@ def dropout(x: Array, rate: float, keys: Array | None, place: int) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, place), 1.0 - rate, x.shape[1:])
 
     return jnp.where(jax.vmap(draw)(keys), x / (1.0 - rate), 0.0)
-
-
-# The backward pass recomputes these activations, whatever the remat policy: redoing them is
-# cheaper than writing and reading four more arrays of the size of the feed-forward layer.
-@jax.checkpoint
-def swiglu(gate: Array, up: Array) -> Array:
-    """silu(gate) · up."""
-    return jax.nn.silu(gate) * up
-
-
-@jax.checkpoint
-def geglu(gate: Array, up: Array) -> Array:
-    """gelu(gate) · up, with the tanh form that Gemma was trained with."""
-    return jax.nn.gelu(gate, approximate=True) * up
-
-
-@jax.checkpoint
-def gelu(x: Array) -> Array:
-    """The exact GELU, by erf."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-def rms_norm(x: Array, scale: Array, eps: float) -> Array:
-    """x / rms(x) · scale over the last axis."""
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * scale
-
-
-def layer_norm(x: Array, scale: Array, bias: Array | float, eps: float) -> Array:
-    """(x - mean) / std · scale + bias over the last axis."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + eps) * scale + bias
 
 
 def rotation(length: int, frequencies: np.ndarray) -> tuple[Array, Array]:

@@ -26,16 +26,16 @@ from scalingnote_jax.config import (
     replace,
 )
 from scalingnote_jax.devices import mesh as mesh_lib
+from scalingnote_jax.devices.chips import BY_NAME, CHIPS, Chip
 from scalingnote_jax.models.flops import step_flops, tower_flops
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.plan import mesh_search as search_lib
 from scalingnote_jax.plan import topology as topology_lib
-from scalingnote_jax.plan.chips import BY_NAME, CHIPS, Chip
 from scalingnote_jax.plan.collectives import Transfer, summed, transfers
 from scalingnote_jax.plan.compile import Compiled, batch_shapes, compile_program
 from scalingnote_jax.plan.make_plan import Workload, make_plan
-from scalingnote_jax.plan.matmuls import matmul_cost
-from scalingnote_jax.plan.roofline import ici_secs
+from scalingnote_jax.plan.matmuls import total_flops
+from scalingnote_jax.plan.roofline import transfer_secs
 from scalingnote_jax.plan.topology import Topology
 from scalingnote_jax.train.stage1 import program
 
@@ -105,7 +105,7 @@ def test_flops_are_those_of_the_compiled_step(remat: str):
     ours = step_flops(workload.train, towers, trained)
     assert (ours.again > 0) == (remat != "none")
     # Apart from the products, XLA writes a few small things as products too.
-    assert matmul_cost(compiled.module).flops * mesh.size == pytest.approx(ours.executed, rel=0.02)
+    assert total_flops(compiled.module) * mesh.size == pytest.approx(ours.executed, rel=0.02)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_a_search_compiles_the_most_promising_and_lists_the_rest(monkeypatch: py
 def fake_topology(count: int) -> Topology:
     """A v5e slice of 2 × count / 2 chips whose devices only know where they are."""
     devices = [FakeDevice((i % 2, i // 2, 0)) for i in range(count)]
-    return Topology("v5e:2x4", BY_NAME["v5e"], devices, 1, 1, 4)
+    return Topology("v5e:2x4", BY_NAME["v5e"], devices, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,12 @@ def test_links_that_a_group_can_use():
     topology = fake_topology(8)
     mesh = FakeMesh(np.asarray(topology.devices, object).reshape(1, 4, 2, 1))
     along_x = Transfer("all-gather", (0, 1), 50_000_000_000, 1)
-    assert ici_secs(along_x, topology, mesh) == pytest.approx(1.0)  # one link of 50 GB/s
+    assert transfer_secs(along_x, topology, mesh) == pytest.approx(1.0)  # one link of 50 GB/s
     both = replace(along_x, group=tuple(range(8)))
-    assert ici_secs(both, topology, mesh) == pytest.approx(0.5)
-    ring = Topology("v5e:1x16", BY_NAME["v5e"], [FakeDevice((0, i, 0)) for i in range(16)], 1, 1, 4)
+    assert transfer_secs(both, topology, mesh) == pytest.approx(0.5)
+    ring = Topology("v5e:1x16", BY_NAME["v5e"], [FakeDevice((0, i, 0)) for i in range(16)], 1, 1)
     around = FakeMesh(np.asarray(ring.devices, object).reshape(1, 16, 1, 1))
-    assert ici_secs(replace(both, group=tuple(range(16))), ring, around) == pytest.approx(0.5)
+    assert transfer_secs(replace(both, group=tuple(range(16))), ring, around) == pytest.approx(0.5)
 
 
 @dataclass
@@ -203,7 +203,9 @@ def test_a_step_compiles_for_every_chip(chip: Chip):
     topology = topology_lib.describe_slices(chip.example)
     assert topology.num_chips == 4
     shape = replace(SHAPE, num_layers=1)
-    query = replace(tiny().teacher.query, shape=shape, dtype="bfloat16")
+    # 16 tokens, a tile of bfloat16: of texts of 8 libtpu 0.0.42 compiles no bfloat16 step for tpu7x
+    # ("Cannot find a valid window"), whatever the width; of 16 and more it does.
+    query = replace(tiny().teacher.doc, shape=shape, dtype="bfloat16")
     workload = replace(
         tiny(data=topology.devices_per_chip, fsdp=4), teacher=TowersConfig(query, query, share=True)
     )
@@ -213,8 +215,11 @@ def test_a_step_compiles_for_every_chip(chip: Chip):
     assert memory["params"] + memory["moments"] + memory["temporaries"] <= memory["total"] + 4096
     assert memory["total"] < memory["available"]
     assert {row["axis"] for row in plan["collectives"]} & {"fsdp", "data+fsdp"}
-    assert plan["step_secs"] == max(plan["bounds_secs"].values())
-    assert 0 < plan["mfu_bound"] < 1
+    least, scheduled = plan["step_secs_range"]
+    # Loops run one after another: none of the totals alone is more than their sum
+    assert plan["step_secs"] == least >= max(plan["bounds_secs"].values()) * (1 - 1e-9)
+    assert least <= scheduled
+    assert 0 < plan["mfu_range"][0] <= plan["mfu_range"][1] == plan["mfu_bound"] < 1
     assert plan["hours_per_epoch"] == pytest.approx(1000 * plan["step_secs"] / 3600)
 
 
