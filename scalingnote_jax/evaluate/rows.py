@@ -27,7 +27,7 @@ from scalingnote_jax.retrieval.bm25 import bm25_run
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.hybrid.shipped_hybrid import HybridParts
 from scalingnote_jax.retrieval.latency import Asked, time_searcher, time_words
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.texts import CollectionTexts
 from scalingnote_jax.systems import REGISTRY, System
 from scalingnote_jax.vectors.encode import side_vectors

@@ -24,7 +24,7 @@ from scalingnote_jax.evaluate.report import write_report
 from scalingnote_jax.evaluate.rows import Row, recall_cutoffs
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.retrieval.latency import device_name
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K, index_facts
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, index_facts
 from scalingnote_jax.systems import TEACHER, is_student
 from scalingnote_jax.train.loop import read_metrics
 from scalingnote_jax.train.probe import alarms

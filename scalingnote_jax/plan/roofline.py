@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from scalingnote_jax.plan.collectives import Transfer, transfers
 from scalingnote_jax.plan.hlo import Module
 from scalingnote_jax.plan.matmuls import total_flops
-from scalingnote_jax.plan.schedule import Phase, Rates, Schedule
+from scalingnote_jax.plan.schedule import Phase, Rates, ScheduledProgram
 from scalingnote_jax.plan.topology import Topology
 
 
@@ -61,7 +61,7 @@ def roofline(module: Module, least_flops: int, topology: Topology, mesh: Mesh) -
         mesh.size,
         topology.num_slices,
     )
-    schedule = Schedule(module, rates)
+    schedule = ScheduledProgram(module, rates)
     phases = list(schedule.phases.values())
     executed = total_flops(module)
     model_secs = least_flops / mesh.size / rates.flops

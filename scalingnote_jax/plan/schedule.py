@@ -95,7 +95,7 @@ class _Content:
         return _Content(self.flops + other.flops, self.sends + other.sends)
 
 
-class Schedule:
+class ScheduledProgram:
     """A program read in its order.
 
     Attributes:

@@ -27,8 +27,8 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.exact import check_finite, check_unit
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
-from scalingnote_jax.retrieval.scann_library import (
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_library import (
     build_searcher,
     import_scann,
     rule_of_thumb,

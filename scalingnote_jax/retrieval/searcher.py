@@ -16,7 +16,7 @@ from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input, printable
 from scalingnote_jax.retrieval.hybrid.fuse import DEPTH, Ranking
 from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid, HybridParts
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.served_model import Model, load, open_model
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.vectors.given_texts import given_queries

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.retrieval.exact import Vectors, exact_search, overlaps
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K
-from scalingnote_jax.retrieval.scann_library import SOAR_LAMBDA, THRESHOLD
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
+from scalingnote_jax.retrieval.scann.scann_library import SOAR_LAMBDA, THRESHOLD
 
 REORDER_FACTORS = (1, 2, 4, 8, 16, 32)  # candidates scored again, as multiples of k
 ERRORS = 2  # standard errors that recall must be above its target: other queries come later

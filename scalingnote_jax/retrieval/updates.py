@@ -21,7 +21,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.build_index import describe, write_parts
 from scalingnote_jax.retrieval.exact import check_finite, check_unit
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place, write_manifest
 

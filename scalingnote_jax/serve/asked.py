@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import numpy as np
 
 from scalingnote_jax.errors import UserError
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
 from scalingnote_jax.retrieval.searcher import SearchMode
 from scalingnote_jax.serve.refused import Refused, said, wrong
 from scalingnote_jax.serve.server_limits import Limits

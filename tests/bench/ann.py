@@ -31,7 +31,7 @@ import numpy as np
 from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.retrieval.build_index import build_index
 from scalingnote_jax.retrieval.exact import exact_search, overlap
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.tuning import (
     REORDER_FACTORS,
     Held,

@@ -122,7 +122,7 @@ def _scann(folder: Path) -> list[str]:
 
 
 def _read_index(folder: Path) -> object:
-    from scalingnote_jax.retrieval.scann_index import ScannIndex
+    from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
     from scalingnote_jax.vectors.store import VectorStore
 
     return ScannIndex.open(folder / "i", VectorStore.open(folder / "v").fingerprint)

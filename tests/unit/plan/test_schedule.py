@@ -9,15 +9,15 @@ import pytest
 
 from scalingnote_jax.plan.hlo import parse
 from scalingnote_jax.plan.matmuls import total_flops
-from scalingnote_jax.plan.schedule import Rates, Schedule
+from scalingnote_jax.plan.schedule import Rates, ScheduledProgram
 from scalingnote_jax.plan.traffic import moved_bytes
 
 SLOW = 1e-12  # of a unit that costs nothing in a test
 
 
-def scheduled(text: str, flops: float = 1.0, hbm: float = 1 / SLOW) -> Schedule:
+def scheduled(text: str, flops: float = 1.0, hbm: float = 1 / SLOW) -> ScheduledProgram:
     rates = Rates(flops, hbm, lambda transfer: float(transfer.bytes), partitions=2)
-    return Schedule(parse(text), rates)
+    return ScheduledProgram(parse(text), rates)
 
 
 def program(*lines: str, before: str = "") -> str:

@@ -13,10 +13,10 @@ from scalingnote_jax.config import Config, IndexConfig
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval import build_index as building
-from scalingnote_jax.retrieval import scann_index, scann_library
 from scalingnote_jax.retrieval.build_index import build_index
 from scalingnote_jax.retrieval.exact import exact_search, overlap
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.scann import scann_index, scann_library
+from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 
 pytest.importorskip("scann")

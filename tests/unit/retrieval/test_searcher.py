@@ -16,7 +16,7 @@ from scalingnote_jax.data.collection import Collection, StoredRows
 from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.latency import Asked, time_each, time_searcher
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
 from scalingnote_jax.retrieval.searcher import Hit, Model, Searcher
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.retrieval.updates import IndexUpdate

@@ -16,7 +16,7 @@ from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.retrieval.build_index import TuningQueries, build_index
 from scalingnote_jax.retrieval.exact import exact_search, overlap
-from scalingnote_jax.retrieval.scann_index import ScannIndex, index_facts
+from scalingnote_jax.retrieval.scann.scann_index import ScannIndex, index_facts
 from scalingnote_jax.retrieval.tuning import Held, Point, choose, curve, merit, steps_to, without
 from scalingnote_jax.vectors.encoder import load_encoder
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore

@@ -13,7 +13,7 @@ import pytest
 from scalingnote_jax.config import IndexConfig
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.retrieval.build_index import build_index
-from scalingnote_jax.retrieval.scann_index import ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
 from scalingnote_jax.retrieval.updates import IndexUpdate
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
 

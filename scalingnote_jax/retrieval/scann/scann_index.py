@@ -22,8 +22,8 @@ import numpy as np
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.files.typed_json import COUNT, POSITIVE, SHA256
 from scalingnote_jax.retrieval.exact import check_search, check_unit
-from scalingnote_jax.retrieval.scann_files import PART, SETTINGS, check_part
-from scalingnote_jax.retrieval.scann_library import import_scann
+from scalingnote_jax.retrieval.scann.scann_files import PART, SETTINGS, check_part
+from scalingnote_jax.retrieval.scann.scann_library import import_scann
 from scalingnote_jax.workflow.artefact import MANIFEST, damaged, read_manifest
 
 REBUILD = "run `scalingnote index` again"

@@ -1,0 +1,1 @@
+"""The index by ScaNN: its files, its calls, the library itself."""
