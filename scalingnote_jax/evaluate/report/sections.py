@@ -51,7 +51,9 @@ def sections(
 ) -> list[Section]:
     """All that there is to show, in order. Arguments as for `write_report`."""
     bars = summary.bars(metrics.get("retention") or {}, metrics.get("retention_intervals"))
-    entities = summary.entity_bars(metrics.get("entities") or {})
+    groups = metrics.get("entities") or {}
+    entities = summary.entity_bars(groups)
+    of_each = ", ".join(f"{group['queries']} {name}" for name, group in groups.items())
     index = metrics.get("index") or {}
     shown = json.dumps(config, indent=2, ensure_ascii=False)
     shipped = summary.Kept.of(metrics).shipped
@@ -65,7 +67,7 @@ def sections(
         Section("Results", "Results", "results.html", tables.results(metrics["rows"], shipped)),
         Section("Differences", "Which differences are real", "differences.html", compared),
         Section("Retention", "What the student keeps", "bars.html", bars),
-        Section("Entities", "Seen and unseen entities", "bars.html", entities),
+        Section("Entities", f"Seen and unseen entities: {of_each}", "bars.html", entities),
         Section("Index", "The index", "index.html", _index(index)),
         Section("Robustness", "Robustness", "figures.html", _robustness(metrics)),
         Section("Collections", "Other collections", "matrices.html", across),

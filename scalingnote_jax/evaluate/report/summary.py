@@ -133,7 +133,7 @@ def entity_bars(entities: Mapping[str, Mapping[str, Any]]) -> list[RetentionBar]
     for name in names:
         for group, found in entities.items():
             if name in found["retention"]:
-                label = f"{name}, {group} ({found['queries']} queries)"
+                label = f"{name}, {group}"
                 kept[label] = found["retention"][name]
                 intervals[label] = found["retention_intervals"][name]
     return bars(kept, intervals)

@@ -210,8 +210,8 @@ def test_seen_and_unseen_entities_have_bars_of_their_own(tmp_path: Path) -> None
 
     metrics = FULL | {"entities": {"seen": group(40, 1.0), "unseen": group(60, 0.75)}}
     words = section(write(tmp_path, metrics=metrics), "entities")
-    assert "Recall@10, seen (40 queries) 100.0 % 90.0 to 110.0" in words
-    assert "Recall@10, unseen (60 queries) 75.0 % 65.0 to 85.0" in words
+    assert "entities: 40 seen, 60 unseen Recall@10, seen 100.0 % 90.0 to 110.0" in words
+    assert "Recall@10, unseen 75.0 % 65.0 to 85.0" in words
 
 
 def test_alarms_stand_below_the_lead(tmp_path: Path) -> None:
