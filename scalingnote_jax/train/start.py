@@ -177,7 +177,9 @@ def _some(texts: Sequence[Any], count: int, seed: int) -> list[Any]:
 def whitening(vectors: np.ndarray, dim: int) -> np.ndarray:
     """[E, dim] float32: along the `dim` directions in which the vectors are longest, each divided
     by the root of its mean square, so that no direction, their mean's neither, outweighs another.
-    As long as a projection with orthonormal columns.
+
+    Not made as short as orthonormal columns are: what it gives would then be so small beside one
+    step of Adam along the vectors' mean that a few steps would bring the cone back.
 
     Args:
         vectors: [n, E], n of about 2 · E or more.
@@ -186,8 +188,7 @@ def whitening(vectors: np.ndarray, dim: int) -> np.ndarray:
     values, directions = np.linalg.eigh(x.T @ x / len(x))  # rising
     values, directions = values[::-1], directions[:, ::-1]
     ridge = WHITE_RIDGE * values[1:].mean()
-    white = directions[:, :dim] / np.sqrt(values[:dim] + ridge)
-    return (white * np.sqrt(dim) / np.linalg.norm(white)).astype(np.float32)
+    return (directions[:, :dim] / np.sqrt(values[:dim] + ridge)).astype(np.float32)
 
 
 def _start_equal(towers: Towers) -> bool:

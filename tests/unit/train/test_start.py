@@ -15,13 +15,12 @@ def test_white_by_hand() -> None:
     white = np.abs(whitening(vectors, 2))
     assert white.shape == (3, 2)
     assert white[2] == pytest.approx([0, 0], abs=1e-3)
-    assert white[0, 0] / white[1, 1] == pytest.approx(2 / 3, rel=1e-3)
-    assert np.linalg.norm(white) == pytest.approx(np.sqrt(2), rel=1e-6)
+    assert white[[0, 1], [0, 1]] == pytest.approx([1 / 3, 1 / 2], rel=1e-3)
 
 
 def test_vectors_of_a_cone_become_white() -> None:
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(4000, 12)) * np.geomspace(1, 0.05, 12) + 5).astype(np.float32)
     found = vectors @ whitening(vectors, 12)
-    squares = found.T @ found / len(found)
-    assert squares / np.trace(squares) * 12 == pytest.approx(np.eye(12), abs=0.05)
+    squares = found.T @ found / len(found)  # the last directions are held down by the ridge
+    assert squares == pytest.approx(np.eye(12), abs=0.12)
