@@ -50,9 +50,9 @@ class Misfit(ValueError):
 
 
 def _is_name(value: Any) -> bool:
-    if not isinstance(value, str) or value in ("", ".", "..") or len(value.encode()) > 255:
+    if not isinstance(value, str) or value in ("", ".", "..") or len(value) > 255:
         return False
-    return not re.search(r"[/\\\x00-\x1f\x7f]", value)
+    return not re.search(r"[/\\\x00-\x1f\x7f\ud800-\udfff]", value)
 
 
 def _is_path(value: Any) -> bool:

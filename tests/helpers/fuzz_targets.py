@@ -186,6 +186,9 @@ class _Letters:
     def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         return [[ord(c) for c in text[:max_tokens]] or [0] for text in texts]
 
+    def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        return [([ord(c) for c in t], [(i, i + 1) for i in range(len(t))]) for t in texts]
+
 
 def _tokens(folder: Path) -> list[str]:
     from scalingnote_jax.config import TextConfig
@@ -216,7 +219,7 @@ def _checkpoint(folder: Path) -> list[str]:
     checkpoints = TrainingCheckpoints(folder / "c")
     checkpoints.save(state, 4, {"inputs": "x"})
     checkpoints.close()
-    (folder / "c/4/files-0-of-1.json").unlink()  # as if it was killed just then: values alone speak
+    (folder / "c/4/files-0-of-1.json").unlink()  # as if killed just then: values speak
     return sorted(
         p.relative_to(folder).as_posix() for p in (folder / "c").rglob("*") if p.is_file()
     )
