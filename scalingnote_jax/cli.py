@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from scalingnote_jax import verbs
+from scalingnote_jax.devices import together
+from scalingnote_jax.devices.ending import run_to_end
 from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.verbs import CONFIG_WORD, OVERRIDES
 
@@ -45,24 +48,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Runs one verb. Returns the exit code; see `devices/ending.py`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
-    argv = [word for word in argv if word != "--debug"]
-    try:
-        _dispatch(argv)
-        return 0
-    except UserError as e:
-        if debug:
-            raise
-        print(f"scalingnote: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "scalingnote: interrupted; the same command goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        return 130
+    words = [word for word in argv if word != "--debug"]
+    command = shlex.join(["scalingnote", *argv])
+    return run_to_end(lambda: _dispatch(words), command, debug=words != argv)
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -95,6 +85,7 @@ def _known(verb: str) -> str:
 def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     _add_options(verb, parser)
     args, overrides = parser.parse_known_args(words)
+    together.expected = True
     from scalingnote_jax.config.load import load_config
 
     config = load_config(args.config, overrides, smoke=args.smoke)
@@ -111,7 +102,7 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     workdir = Workdir(args.workdir or Path("runs") / config.name)
     new = not args.dry_run and (args.overwrite or not is_claimed(workdir.root))
     if new:
-        check_places(config, verb)
+        check_places(config, verb)  # before the others are waited for
 
     from scalingnote_jax.devices import mesh as mesh_lib
 
@@ -135,9 +126,9 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
             refine=config.refine,
         )
     check_evaluation(config)
-    if new:
+    if mesh_lib.first_decides("a new workdir", lambda: new):
         check_on_mesh(config, verb, mesh)
-    mesh_lib.barrier("checked")
+    mesh_lib.barrier("the start of the run")
     with claimed(config, workdir.root, args.overwrite, verb):
         if verb == "encode" and (args.tower, args.side) != ("teacher", "doc"):
             run.encode_side(config, workdir, mesh, args.tower, args.side)

@@ -1,4 +1,5 @@
-"""The one exception that speaks to a person, and which characters may be shown to them.
+"""The one exception that speaks to a person, what the system says in their words, and which
+characters may be shown to them.
 
 Whatever a user can get wrong (a missing file, a broken line, a config that cannot work) raises
 `UserError` with one line that says where, what was given, what was expected and what to do next.
@@ -8,7 +9,10 @@ internal invariants: those are assertions.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from collections.abc import Iterator
 
 # Control characters but tab and newline, separators of lines, what turns the direction of text, and
 # halves of surrogate pairs, which have no UTF-8
@@ -37,3 +41,59 @@ def bad_input(where: str, given: str, expected: str, fix: str) -> UserError:
         fix: what to do next.
     """
     return UserError(f"{where}: {given}; expected {expected}; {fix}")
+
+
+# What the system refuses for a reason outside of the program → what to do about it
+_REFUSALS = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EIO: "look at the disk: it cannot be read or written",
+    errno.ESTALE: "mount the network folder again",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close what holds so many files open",
+    errno.ENOMEM: "use a machine with more memory",
+    errno.ENOTDIR: "choose another place: a file is where a folder should be",
+    errno.EISDIR: "choose another place: a folder is where a file should be",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_GONE = errno.ENOENT  # also of a folder that was removed while the command ran
+
+
+def system_line(error: BaseException) -> str | None:
+    """What the system refused, as one line; None if that is not the reason of `error`. Libraries
+    hide the reason in the exception before, or in the words of their own one.
+    """
+    for reason in _chain(error):
+        if isinstance(reason, MemoryError):
+            return "out of memory; expected enough for this step; use a machine with more of it"
+        if isinstance(reason, OSError) and reason.errno in (*_REFUSALS, _GONE):
+            where = str(reason.filename or "the disk")
+            return _refused(where, reason.errno)
+    said = str(error)
+    for number in _REFUSALS:
+        if os.strerror(number) in said:
+            path = re.search(r"/[^\s'\",;:)\]]+", said)
+            return _refused(path[0] if path else "the disk", number)
+    return None
+
+
+def _refused(where: str, number: int) -> str:
+    fix = _REFUSALS.get(number, "put it back")
+    given = os.strerror(number)
+    return f"{where}: {given}; expected to read and write there; {fix}, and start the same again"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that led to it, each once."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        reason = waiting.pop(0)
+        if reason is not None and reason not in seen:
+            seen.append(reason)
+            yield reason
+            waiting += [reason.__cause__, reason.__context__]

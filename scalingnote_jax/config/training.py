@@ -91,6 +91,10 @@ class OptimConfig:
     # What the learning rate does after the warm-up; the first two end at 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip_norm: Positive = 1.0  # a longer gradient, over all parameters, is shortened to this
+    # A batch is not learned if its loss or its gradient's norm is this many standard deviations
+    # above the mean of the 128 steps before, or not finite (OLMo 2, 2501.00656: 6); 0: every batch
+    # is learned
+    skip_spikes: Weight = 0.0
     # Of the first moment; weights and the second moment stay float32, where small steps would be
     # lost
     moment_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -35,6 +35,10 @@ class Sampler(Protocol):
         """This process's rows of the batch of `step`."""
         ...
 
+    def ids(self, step: int) -> list[str]:
+        """What the rows of the whole batch are called."""
+        ...
+
 
 @dataclass(frozen=True)
 class PairTokens:
@@ -101,6 +105,7 @@ class PairSampler:
         self._query_tokens, self._doc_tokens = tokens.queries, tokens.documents
         self._query_buckets, self._doc_buckets = tokens.query_buckets, tokens.doc_buckets
         self._query_groups, self._doc_groups = collection.query_groups, collection.doc_groups
+        self._query_ids = collection.query_ids
         self._relevance = Relevance(collection, "train", mixing.members if mixing else None)
         batch_size, window = rules.batch_size, rules.bucket_window
         self._batch_size, self._window, self._seed = batch_size, window, rules.seed
@@ -129,6 +134,10 @@ class PairSampler:
         """The global choice: query rows int32 [B] and document rows int32 [B, G]."""
         examples, docs = self._chosen(step)
         return self._relevance.query_rows[examples], docs
+
+    def ids(self, step: int) -> list[str]:
+        """The ids of the queries of the whole batch."""
+        return [self._query_ids[row] for row in self.rows(step)[0]]
 
     def batch(self, step: int) -> Batch:
         """This process's b rows of the batch.
@@ -236,6 +245,10 @@ class TextSampler:
         """The global choice: int64 [B], rows of the table."""
         epoch, number = divmod(step, self.steps_per_epoch)
         return self._plans[epoch][number]
+
+    def ids(self, step: int) -> list[str]:
+        """The rows of the whole batch, counted from 0: texts of a query log have no ids."""
+        return [f"text {row}" for row in self.rows(step)]
 
     def batch(self, step: int) -> Batch:
         """This process's b rows: tokens int32, mask bool [b, L] and rows int32 [b]."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,9 +22,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax import progress
 from scalingnote_jax.config import MeshConfig
+from scalingnote_jax.devices import together
 from scalingnote_jax.devices.job import Job, find_job
-from scalingnote_jax.devices.rendezvous import meet
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.devices.line import Line
+from scalingnote_jax.devices.rendezvous import FAILED, meet
+from scalingnote_jax.errors import UserError, bad_input
+
+T = TypeVar("T")
 
 AXES = ("slice", "data", "fsdp", "tensor")
 BATCH_AXES = ("slice", "data", "fsdp")
@@ -31,6 +36,10 @@ BATCH = PartitionSpec(BATCH_AXES)
 
 # Containers of one job may start minutes apart.
 START_TIMEOUT_SECS = 300
+FAILED_TIMEOUT_SECS = 30  # of a process that has failed before it joined
+# Above the limits of `together.py`, which names who is lost: JAX ends the process with many lines
+JAX_HEARTBEAT_SECS = 600
+JAX_SHUTDOWN_SECS = 60  # all are there: they have left together
 # Compiled programs survive the process: a restart after preemption, and the second run of a config,
 # start at once. JAX's own variables name another folder and another limit.
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "scalingnote_jax" / "compiled"
@@ -55,6 +64,7 @@ def start() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
     job = find_job(START_TIMEOUT_SECS)
+    together.expected = False
     if job is not None:
         _join(job)
     if jax.process_index() != 0:
@@ -63,8 +73,11 @@ def start() -> None:
 
 def _join(job: Job) -> None:
     # JAX's own start ends the process when somebody is late, so we look first.
-    meet(job, START_TIMEOUT_SECS)
+    lines: dict[int, Line] = {}
+    meet(job, START_TIMEOUT_SECS, kept=lines)
+    together.join(job, lines)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # `together` spreads signals
     jax.distributed.initialize(
         job.coordinator,
         job.count,
@@ -72,7 +85,19 @@ def _join(job: Job) -> None:
         job.local_devices,
         cluster_detection_method="deactivate",  # it would leave Slurm's tasks one GPU of all
         initialization_timeout=START_TIMEOUT_SECS,
+        heartbeat_timeout_seconds=JAX_HEARTBEAT_SECS,
+        shutdown_timeout_seconds=JAX_SHUTDOWN_SECS,
     )
+
+
+def tell_failure(line: str) -> None:
+    """Says to the other processes of the job, if there is one, that this one will not take part:
+    they wait for it at the start.
+    """
+    with suppress(UserError):  # who does not come either will see for themselves
+        job = find_job(FAILED_TIMEOUT_SECS)
+        if job is not None:
+            meet(job, FAILED_TIMEOUT_SECS, {FAILED: line})
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -200,20 +225,26 @@ def first_process() -> bool:
     return jax.process_index() == 0
 
 
-def on_any_process(found: bool) -> bool:
+def barrier(place: str) -> None:
+    """Waits until all processes are here (nothing to wait for with one)."""
+    if (job := together.current()) is not None:
+        job.meet(place)
+
+
+def first_decides(place: str, decide: Callable[[], T]) -> T:
+    """What `decide` returns in the first process, in all of them: what a process reads of a shared
+    disk itself may be older than what another one reads. Plain JSON; a tuple comes as a list.
+    """
+    if (job := together.current()) is None:
+        return decide()
+    decided: T = job.meet(place, decide() if first_process() else None)[0]
+    return decided
+
+
+def on_any_process(found: bool, place: str = "a question to all") -> bool:
     """Whether it is so on any process; all of them must ask. They then do the same, though each has
     looked at files of its own share or at another moment.
     """
-    if jax.process_count() == 1:
+    if (job := together.current()) is None:
         return found
-    from jax.experimental import multihost_utils
-
-    return bool(np.any(multihost_utils.process_allgather(np.array(found))))
-
-
-def barrier(name: str) -> None:
-    """Waits until all processes are here (nothing to wait for with one)."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
+    return any(job.meet(place, found))

@@ -1,59 +1,154 @@
-"""SIGTERM, by which a cluster says that it takes the machine back: the run saves where it is, and
-ends. The same command goes on from there.
+"""SIGTERM, by which a cluster says that it takes the machine back, and SIGINT, by which a person
+does: a training saves where it is and ends, anything else ends at once, as there is nothing to
+save. The same command goes on from there. A second signal ends the process whatever it does.
 
-With several processes JAX's own service spreads the news, so that all stop after the same step,
-whichever process got the signal.
+In a job all processes stop after the same step, whichever of them got the signal; they agree on it
+in `together.py`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jax
+from scalingnote_jax.devices import together
 
-EXIT_CODE = 128 + signal.SIGTERM  # what a shell shows of a process that the signal ended
+# How long something that does not run Python, such as a compilation, may keep the process from
+# ending; it is ended then
+GRACE_SECS = 10.0
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
-class Preempted(SystemExit):
-    """Ends the process after its checkpoint is written."""
+class Stopped(SystemExit):
+    """Ends the process: it was told to, and what there was to save is saved.
 
-    def __init__(self) -> None:
-        super().__init__(EXIT_CODE)
+    Args:
+        agreed: in a job, whether all processes stop here.
+    """
+
+    def __init__(self, signum: int, agreed: bool = True):
+        super().__init__(128 + signum)  # what a shell shows of a process that the signal ended
+        self.signal, self.agreed = signal.Signals(signum).name, agreed
 
 
 class Watch:
-    """Knows whether this run is to stop."""
+    """Knows whether a training is to stop."""
 
     def __init__(self) -> None:
-        self._told = False
+        self.signum = 0
 
-    def stop_after(self, step: int) -> bool:
-        """Whether `step` is the last. The same answer in all processes of a job."""
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
+    def stop_after(self, place: str) -> bool:
+        """Whether the step that was just launched is the last. The same answer in all processes of
+        a job.
 
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._told
+        Args:
+            place: the step, as a person finds it.
+        """
+        job = together.current()
+        if job is not None:
+            self.signum = job.passed(place)
+        return bool(self.signum)
 
-    def tell(self, *_: Any) -> None:
-        """The signal's handler: no more than a note, as a step may be under way."""
-        self._told = True
+
+_watch: Watch | None = None  # of the training that runs now
+_installed = False
 
 
 @contextmanager
 def watch() -> Iterator[Watch]:
-    """Listens for SIGTERM inside the block. In another thread than the main one, where Python lets
-    nobody listen, and in a job, where JAX does, it changes no handler.
+    """The block is a training: a signal makes it stop after a step instead of at once. In another
+    thread than the main one, where Python lets nobody listen, it listens to no signal.
+
+    Raises:
+        Stopped: at the end of the block, if a signal came inside it.
     """
+    global _watch
     watching = Watch()
-    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, watching.tell) if alone else None
+    alone = not _installed and threading.current_thread() is threading.main_thread()
+    with signals((signal.SIGTERM,)) if alone else _nothing():
+        _watch = watching
+        if (job := together.current()) is not None:
+            job.trains = True
+        try:
+            yield watching
+        finally:
+            _watch = None
+            if job is not None:
+                job.trains = False
+    if watching.signum:
+        raise Stopped(watching.signum)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def signals(
+    which: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
+) -> Iterator[None]:
+    """Listens to these signals inside the block; for the main thread."""
+    global _installed
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    before = {signum: signal.signal(signum, _on_signal) for signum in which}
+    _installed = True
+    listener = threading.Thread(target=_listen, args=(ours, which), daemon=True, name="signals")
+    listener.start()
     try:
-        yield watching
+        yield
     finally:
-        if alone:
-            signal.signal(signal.SIGTERM, before)
+        _installed = False
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        signal.set_wakeup_fd(before_fd)
+        theirs.close()  # ends the listener
+        listener.join()
+        ours.close()
+
+
+def _on_signal(signum: int, _: Any) -> None:
+    """In the main thread, between two lines of Python."""
+    if together.current() is not None:
+        return  # the listener asks the others
+    if _watch is not None:
+        _watch.signum = signum
+    else:
+        raise Stopped(signum)
+
+
+def _listen(wakes: socket.socket, which: tuple[signal.Signals, ...]) -> None:
+    """In a thread of its own, which runs while the main one compiles or waits for a device."""
+    came, last = 0, 0.0
+    while True:
+        waits = came and _watch is None and together.current() is None
+        wakes.settimeout(max(0.01, last + GRACE_SECS - time.monotonic()) if waits else 1.0)
+        try:
+            read = wakes.recv(16)
+        except TimeoutError:
+            if waits and time.monotonic() - last >= GRACE_SECS:
+                _end(came, "ended while something could not be interrupted")
+            continue
+        if not read:
+            return
+        for signum in (n for n in read if n in which):
+            if came:
+                _end(signum, "told twice, ended at once")
+            came, last = signum, time.monotonic()
+            if (job := together.current()) is not None:
+                job.tell_signal(signum)
+
+
+def _end(signum: int, why: str) -> None:
+    shown = SHOW_CURSOR if sys.stderr.isatty() else ""
+    os.write(2, f"{shown}scalingnote: {signal.Signals(signum).name}: {why}\n".encode())
+    os._exit(128 + signum)

@@ -2,27 +2,27 @@
 ones can be named: JAX kills the process after its timeout, and says nobody's name.
 
 It uses the coordinator's own port, the one that JAX takes next: what is reachable here is reachable
-there. Standard library only; nothing of it stays open.
+there. Standard library only. The connections may be kept: `together.py` goes on with them.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from scalingnote_jax.devices.job import Job
+from scalingnote_jax.devices.line import Line
 from scalingnote_jax.errors import UserError, bad_input
 
 HELLO = "scalingnote_jax"
 RETRY_SECS = 0.5
 STRANGER_SECS = 5.0  # how long something that connects may say nothing
 MAX_NAMED = 8  # of a thousand missing hosts these say enough
-MAX_LINE_BYTES = 1 << 20
+FAILED = "failed"  # the fact of a process that comes only to say why it will not take part
 
 
 @dataclass(frozen=True)
@@ -42,39 +42,56 @@ def meet(
     timeout_secs: float,
     facts: dict[str, Any] | None = None,
     judge: Judge = lambda arrivals: [],
+    kept: dict[int, Line] | None = None,
 ) -> list[str]:
     """Waits until all processes of `job` are here. Process 0 hands what they told, in their order,
     to `judge`; every process returns its answer, a list of problems.
 
+    Args:
+        kept: the connections are put here, by the number of the other process, and stay open.
+
     Raises:
-        UserError: on every process that came, if some did not come in `timeout_secs`; process 0's
-            port is taken; process 0 does not answer.
+        UserError: on every process that came, if some did not come in `timeout_secs`, or one came
+            with the fact `FAILED`; process 0's port is taken; process 0 does not answer.
     """
-    if job.index == 0:
-        return _receive(job, timeout_secs, facts or {}, judge)
-    return _report(job, timeout_secs, facts or {})
+    lines: dict[int, Line] = {}
+    meets = _receive if job.index == 0 else _report
+    try:
+        problems = meets(job, timeout_secs, facts or {}, judge, lines)
+        if kept is not None:
+            kept |= lines
+            lines = {}
+        return problems
+    finally:
+        for line in lines.values():
+            line.close()
 
 
-def _receive(job: Job, timeout_secs: float, facts: dict[str, Any], judge: Judge) -> list[str]:
+def _receive(
+    job: Job, timeout_secs: float, facts: dict[str, Any], judge: Judge, lines: dict[int, Line]
+) -> list[str]:
     deadline = time.monotonic() + timeout_secs
     arrivals = {0: Arrival(_name(0, socket.gethostname()), facts, 0.0)}
-    with ExitStack() as stack:
-        server = stack.enter_context(_listen(job))
-        streams: dict[int, Any] = {}
+    with _listen(job) as server:
         while len(arrivals) < job.count and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
             with suppress(TimeoutError):
-                connection = stack.enter_context(server.accept()[0])
+                line = Line(server.accept()[0])
+                try:
+                    index, arrivals[index] = _hear(line, job.count)
+                    lines[index] = line
                 # Whatever else finds this port (a scanner, JAX of an earlier run) is let go.
-                with suppress(OSError, ValueError, KeyError, TypeError):
-                    index, arrival, stream = _hear(connection, job.count)
-                    arrivals[index], streams[index] = arrival, stream
+                except (OSError, ValueError, KeyError, TypeError):
+                    line.close()
         missing = [i for i in range(job.count) if i not in arrivals]
         error = str(_missing(job, missing, timeout_secs)) if missing else ""
-        problems = [] if missing else judge([arrivals[i] for i in range(job.count)])
-        for stream in streams.values():
+        for arrival in arrivals.values():
+            if said := arrival.facts.get(FAILED):
+                error = f"{arrival.name}: {said}"
+        problems = [] if error else judge([arrivals[i] for i in range(job.count)])
+        for line in lines.values():
             with suppress(OSError):
-                _send(stream, {"error": error, "problems": problems})
+                line.send({"error": error, "problems": problems})
     if error:
         raise UserError(error)
     return problems
@@ -97,38 +114,42 @@ def _listen(job: Job) -> socket.socket:
         ) from e
 
 
-def _hear(connection: socket.socket, count: int) -> tuple[int, Arrival, Any]:
+def _hear(line: Line, count: int) -> tuple[int, Arrival]:
     """The hello of one process; OSError, ValueError, KeyError or TypeError if it is none."""
-    connection.settimeout(STRANGER_SECS)
-    stream = connection.makefile("rw", encoding="utf-8", newline="\n")
+    line.connection.settimeout(STRANGER_SECS)
     # The clock is read on both sides with nothing but the network between.
-    _send(stream, {"hello": HELLO, "time": time.time()})
-    said = _read(stream)
+    line.send({"hello": HELLO, "time": time.time()})
+    said = line.read()
     index = int(said["index"])
     if said["hello"] != HELLO or not 0 < index < count:
         raise ValueError(f"not of this job: {said}")
-    arrival = Arrival(_name(index, said["host"]), said["facts"], float(said["clock_ahead_secs"]))
-    return index, arrival, stream
+    return index, Arrival(
+        _name(index, said["host"]), dict(said["facts"]), float(said["clock_ahead_secs"])
+    )
 
 
-def _report(job: Job, timeout_secs: float, facts: dict[str, Any]) -> list[str]:
+def _report(
+    job: Job, timeout_secs: float, facts: dict[str, Any], _: Judge, lines: dict[int, Line]
+) -> list[str]:
     host, port = job.coordinator.rsplit(":", 1)
     deadline = time.monotonic() + timeout_secs
     last = "no attempt"
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), STRANGER_SECS) as to_first:
-                stream = to_first.makefile("rw", encoding="utf-8", newline="\n")
-                heard = _read(stream)
-                if heard["hello"] != HELLO:
-                    raise ValueError("another program")
-                hello = {"hello": HELLO, "index": job.index, "host": socket.gethostname()}
-                ahead = {"clock_ahead_secs": time.time() - heard["time"]}
-                _send(stream, hello | ahead | {"facts": facts})
-                # Process 0 may have begun to wait just now, and may wait as long as we.
-                to_first.settimeout(timeout_secs + STRANGER_SECS)
-                answer = _read(stream)
+            to_first = socket.create_connection((host.strip("[]"), int(port)), STRANGER_SECS)
+            lines[0] = line = Line(to_first)
+            heard = line.read()
+            if heard["hello"] != HELLO:
+                raise ValueError("another program")
+            hello = {"hello": HELLO, "index": job.index, "host": socket.gethostname()}
+            ahead = {"clock_ahead_secs": time.time() - heard["time"]}
+            line.send(hello | ahead | {"facts": facts})
+            # Process 0 may have begun to wait just now, and may wait as long as we.
+            to_first.settimeout(timeout_secs + STRANGER_SECS)
+            answer = line.read()
         except (OSError, ValueError, KeyError, TypeError) as e:
+            if lines:
+                lines.pop(0).close()
             last = getattr(e, "strerror", None) or str(e) or type(e).__name__
             time.sleep(RETRY_SECS)
             continue
@@ -157,15 +178,3 @@ def _missing(job: Job, missing: list[int], timeout_secs: float) -> UserError:
 
 def _name(index: int, host: str) -> str:
     return f"host {index} ({host})"
-
-
-def _read(stream: Any) -> Any:
-    line = stream.readline(MAX_LINE_BYTES)
-    if not line:
-        raise ConnectionError("it hung up")
-    return json.loads(line)
-
-
-def _send(stream: Any, message: dict[str, Any]) -> None:
-    stream.write(json.dumps(message) + "\n")
-    stream.flush()

@@ -20,7 +20,7 @@ from scalingnote_jax.models.layers.params import flatten
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.systems import TEACHER
-from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.log.metrics_log import read_metrics
 from scalingnote_jax.train.state import split_frozen
 from scalingnote_jax.workflow.artefact import MANIFEST, read_manifest
 from scalingnote_jax.workflow.seal import seal_fact

@@ -26,7 +26,7 @@ from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.retrieval.latency import device_name
 from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, index_facts
 from scalingnote_jax.systems import TEACHER, is_student
-from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.log.metrics_log import read_metrics
 from scalingnote_jax.train.probe import alarms
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import Workdir

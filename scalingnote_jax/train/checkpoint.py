@@ -99,6 +99,11 @@ class TrainingCheckpoints(Checkpoints):
             self._written = found[0]  # it was killed before that
         return found
 
+    def prune(self) -> None:
+        """Removes what is older than the newest `keep`, as a killed run may have left it."""
+        for step in sorted(self._manager.all_steps())[: -self._keep]:
+            self._manager.delete(step)
+
     def _whole(self, step: int, like: TrainState, shardings: TrainState, inputs: str) -> TrainState:
         folder, share = self.folder / str(step), (jax.process_index(), jax.process_count())
         problem, meta = "", None

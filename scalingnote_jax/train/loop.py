@@ -3,32 +3,28 @@
 The device never waits for the host: batches are made ahead by threads, a step is launched before
 the one before it is read, and metrics are read one log step late. Batches are a function of (seed,
 step), so a run that is stopped at step s and goes on gives the same losses as one that was not.
-SIGTERM makes it save and end.
+SIGTERM and SIGINT make it save and end. Every step is looked at before it is saved: a training that
+has diverged leaves its last good checkpoint and no marker.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.devices import mesh as mesh_lib
-from scalingnote_jax.devices.preemption import Preempted, watch
-from scalingnote_jax.errors import bad_input
-from scalingnote_jax.files.typed_json import COUNT, Misfit, parse
+from scalingnote_jax.devices.preemption import watch
 from scalingnote_jax.models.layers.params import Flat
-from scalingnote_jax.progress import Bar, progress, say
+from scalingnote_jax.progress import progress, say
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
+from scalingnote_jax.train.log.divergence import forget
+from scalingnote_jax.train.log.metrics_log import Logged, MetricsLog
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
 from scalingnote_jax.train.state import TrainState
 
@@ -47,7 +43,7 @@ class Stage:
     step: Step  # jitted; donates its state
     initial: Callable[[], Flat]  # parameters at step 0, as `sharding.place` takes them
     sampler: (
-        Any  # data.pipeline.PairSampler, TextSampler or the like: .batch(step) → dict of arrays
+        Any  # PairSampler, DistillSampler or the like: .batch(step) → dict of arrays, .ids(step)
     )
     schedule: Schedule
     meta: dict[str, Any]  # goes into every checkpoint
@@ -56,30 +52,42 @@ class Stage:
 
 
 def fit(stage: Stage) -> TrainState:
-    """Trains to the end of the schedule, from the newest checkpoint in the folder if any."""
+    """Trains to the end of the schedule, from the newest checkpoint in the folder if any.
+
+    Raises:
+        UserError: the training has diverged.
+        Stopped: SIGTERM or SIGINT came, and the step is saved.
+    """
     checkpoints = TrainingCheckpoints(stage.folder / "checkpoints")
     prepared = stage.prepared
+    window: Sequence[dict[str, Any]] = ()
     try:
         given = prepared.abstract, prepared.shardings, stage.meta["inputs"]
         if found := checkpoints.resume(*given):
             start, state = found
+            window = checkpoints.meta(start).get("window", ())
+            checkpoints.prune()
             say(f"{stage.name}: goes on after step {start}")
         else:
             start, state = 0, prepared.place(stage.initial())
         if start < stage.schedule.total_steps:
-            state = _run(stage, state, start, checkpoints)
+            parts = mesh_lib.batch_part(prepared.mesh)[1]
+            logged = Logged(
+                stage.name, stage.folder, stage.sampler, stage.schedule, stage.probe, parts
+            )
+            state = _run(stage, state, start, checkpoints, MetricsLog(logged, start, window))
     finally:
         checkpoints.close()
+    forget(stage.folder)
     return state
 
 
 def _run(
-    stage: Stage, state: TrainState, start: int, checkpoints: TrainingCheckpoints
+    stage: Stage, state: TrainState, start: int, checkpoints: TrainingCheckpoints, log: MetricsLog
 ) -> TrainState:
     total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
-    log = MetricsLog(stage, start)
     in_flight: deque[Any] = deque()
-    with progress(stage.name, total=total, unit="steps") as bar, watch() as preemption:
+    with progress(stage.name, total=total, unit="steps") as bar, watch() as stopping:
         bar.advance(start)
         batches = iterate(stage.sampler, start, total)
         for step in range(start + 1, total + 1):
@@ -91,130 +99,12 @@ def _run(
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             log.add(step, batch, metrics, bar, state)
-            stop = step < total and preemption.stop_after(step)
+            stop = stopping.stop_after(f"{stage.name}, step {step}") and step < total
             if step % every == 0 or step == total or stop:
-                checkpoints.save(state, step, stage.meta)
+                window = log.settle(step, bar)
+                checkpoints.save(state, step, stage.meta | {"window": window})
             if stop:
+                checkpoints.close()
+                say(f"{stage.name}: told to stop, saved step {step}")
                 break
-        log.close(step, bar)
-    if stop:
-        checkpoints.close()
-        say(f"{stage.name}: told to stop, saved step {step}; the same command goes on from there")
-        raise Preempted
     return state
-
-
-class MetricsLog:
-    """Turns the steps' (sum, count) pairs into one record per log step, in `metrics.jsonl` and
-    beside the bar.
-    """
-
-    def __init__(self, stage: Stage, start: int):
-        self.stage = stage
-        self.path = stage.folder / "metrics.jsonl"
-        self.parts = mesh_lib.batch_part(stage.prepared.mesh)[1]
-        self.window: list[Any] = []
-        self.pending: tuple[int, list[Any], dict[str, float]] | None = None
-        self.real_tokens = self.all_tokens = self.examples = 0
-        self.idle_secs = 0.0
-        self.started = self.window_started = time.monotonic()
-        if mesh_lib.first_process():
-            # A resumed run repeats what came after its checkpoint.
-            kept = [r for r in read_metrics(self.path) if r["step"] <= start]
-            self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
-
-    @contextmanager
-    def host_work(self, in_flight: deque[Any]) -> Iterator[None]:
-        """Counts the time of the block as lost if the device had nothing left to do at its end."""
-        before = time.monotonic()
-        yield
-        if not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1])):
-            self.idle_secs += time.monotonic() - before
-
-    def add(
-        self, step: int, batch: dict[str, np.ndarray], metrics: Any, bar: Bar, state: TrainState
-    ) -> None:
-        """Notes one launched step, and the state after it; at a log step, writes the record of the
-        log step before.
-        """
-        bar.advance(1)
-        self.window.append(metrics)
-        for name, x in batch.items():
-            if name.endswith(("mask", "segments")):
-                self.real_tokens += int(np.count_nonzero(x))
-                self.all_tokens += x.size
-        self.examples += len(next(iter(batch.values()))) * self.parts
-        if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
-            self._next(step, bar, state)
-
-    def close(self, step: int, bar: Bar) -> None:
-        """Writes what is still pending, after the last step."""
-        if self.window:
-            self._next(step, bar)
-        self._write(bar)
-        self.pending = None
-
-    def _next(self, step: int, bar: Bar, state: TrainState | None = None) -> None:
-        self._write(bar)
-        rates = self._rates()
-        if self.stage.probe is not None and state is not None:
-            rates |= self.stage.probe(step, state)
-            self.window_started = time.monotonic()  # what it took is not the steps'
-        self.pending = (step, self.window, rates)
-        self.window = []
-
-    def _rates(self) -> dict[str, float]:
-        now = time.monotonic()
-        secs = max(now - self.window_started, 1e-9)
-        rates = {
-            "examples_per_sec": round(self.examples / secs, 2),
-            "tokens_per_sec": round(self.real_tokens * self.parts / secs, 1),
-            "padding": round(1 - self.real_tokens / max(self.all_tokens, 1), 4),
-            "host_share": round(self.idle_secs / secs, 4),
-            "secs": round(now - self.started, 2),
-        }
-        self.real_tokens = self.all_tokens = self.examples = 0
-        self.idle_secs, self.window_started = 0.0, now
-        return rates
-
-    def _write(self, bar: Bar) -> None:
-        if self.pending is None:
-            return
-        step, window, rates = self.pending
-        host = jax.device_get(window)
-        record: dict[str, Any] = {"step": step}
-        for name in host[0]:
-            record[name] = float(sum(m[name][0] for m in host) / sum(m[name][1] for m in host))
-        losses = [float(m["loss"][0] / m["loss"][1]) for m in host]
-        if not all(map(math.isfinite, losses)):
-            first = (
-                step
-                - len(losses)
-                + 1
-                + next(i for i, x in enumerate(losses) if not math.isfinite(x))
-            )
-            raise bad_input(
-                f"{self.stage.name}, step {first}",
-                "the loss is not a finite number",
-                "a finite loss",
-                f"lower --{self.stage.name}.optim.learning_rate or check the weights",
-            )
-        record["losses"] = losses  # step by step: what "the same curve" is compared on
-        record["learning_rate"] = float(self.stage.schedule.learning_rate(step - 1))
-        record |= rates
-        bar.note(f"(step {step}: loss {record['loss']:.4f})")
-        if mesh_lib.first_process():
-            with self.path.open("a") as f:
-                f.write(json.dumps(record) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`, oldest first; a half-written last line is left out."""
-    records = []
-    if path.is_file():
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                records.append(parse(line, {"step": COUNT}))
-            except Misfit:
-                break
-    return records

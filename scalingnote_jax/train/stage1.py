@@ -35,6 +35,7 @@ from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
+from scalingnote_jax.train.log.collapse import spread_figures
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step, check_batch, make_schedule
 from scalingnote_jax.train.start import stage1_start
@@ -92,6 +93,8 @@ def contrastive_step(
             "accuracy": (counts["correct"], count),
             "negatives_per_query": (counts["negatives"], count),
             "logit_scale": (scale, jnp.float32(1)),
+            **spread_figures("query", query_raw),
+            **spread_figures("doc", doc_raw[:, 0]),  # each query's relevant one
         }
         if cfg.title_prediction == "contrastive":
             metrics["title_loss"] = (loss(query_raw, title_raw)[0], count)

@@ -34,7 +34,9 @@ from scalingnote_jax.text.contract import contract, token_table, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.train.candidates import Candidates, candidates_for, open_share
 from scalingnote_jax.train.durations import steps_of
-from scalingnote_jax.train.loop import Stage, fit, read_metrics
+from scalingnote_jax.train.log.collapse import spread_figures
+from scalingnote_jax.train.log.metrics_log import read_metrics
+from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import Prepared, Schedule, check_batch, make_schedule
 from scalingnote_jax.train.probe import Probe, alarms, cone, encode_again, mean_unit
 from scalingnote_jax.train.start import student_start
@@ -88,6 +90,7 @@ def distill_step(
         count = jnp.float32(student_raw.shape[0])
         figures = cone(*jax.lax.stop_gradient(vectors), shared["teacher_mean"])
         metrics = {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+        metrics |= spread_figures("student", student_raw)
         return total / count, metrics | {k: (v, jnp.float32(1)) for k, v in figures.items()}
 
     batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
@@ -130,6 +133,10 @@ class DistillSampler:
         self, texts: TextSampler, vectors: np.ndarray, candidates: Candidates | None = None
     ):
         self.texts, self.vectors, self.candidates = texts, vectors, candidates
+
+    def ids(self, step: int) -> list[str]:
+        """The rows of the whole batch in the list of query texts."""
+        return self.texts.ids(step)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of step `step`: tokens, mask [b, L], teacher_raw [b, D], and what

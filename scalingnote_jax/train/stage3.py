@@ -31,6 +31,7 @@ from scalingnote_jax.models.tower import TowerDef, normalise, tower_def
 from scalingnote_jax.text.contract import contract, tower_tokenizer
 from scalingnote_jax.text.tokens import TokenTable, bucket_of
 from scalingnote_jax.train.candidates import Rules, hard_negatives, open_share
+from scalingnote_jax.train.log.collapse import spread_figures
 from scalingnote_jax.train.loop import Stage, fit
 from scalingnote_jax.train.prepare import check_batch, make_schedule
 from scalingnote_jax.train.stage2 import Lesson, prepare_student, student_tokens
@@ -79,7 +80,8 @@ def refine_step(
         loss = matryoshka(partial(refine_loss, cfg=cfg, batch=batch, rows=rows), matryoshka_sizes)
         total, sums = loss(student_raw, batch["teacher_raw"], batch["doc_emb"])
         count = jnp.float32(student_raw.shape[0])
-        return total / count, {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+        metrics = {"loss": (total, count)} | {k: (v, count) for k, v in sums.items()}
+        return total / count, metrics | spread_figures("student", student_raw)
 
     batch = batch | dropout_keys("keys", tower, (seed,), state.step, batch["tokens"].shape[:1])
     return update(state, loss_fn, batch, tx, rows, cfg.accumulate)
@@ -157,6 +159,12 @@ class RefineSampler:
 
         self._plans = EpochPlans(plan)
         check_epoch("refine", relevance, *self._plans[0])
+
+    def ids(self, step: int) -> list[str]:
+        """The ids of the queries of the whole batch."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        queries = self._relevance.query_rows[self._plans[epoch][0][number]]
+        return [self._collection.query_ids[row] for row in queries]
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of step `step`, as `refine_step` wants them."""

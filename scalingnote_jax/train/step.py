@@ -19,6 +19,7 @@ from scalingnote_jax.losses.matryoshka import Loss
 from scalingnote_jax.models.layers.params import Flat, nest
 from scalingnote_jax.models.tower import TowerDef, normalise
 from scalingnote_jax.train.microbatch import accumulated_grad
+from scalingnote_jax.train.optim import SpikeState
 from scalingnote_jax.train.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -85,7 +86,12 @@ def update(
     """
     given = loss_fn, state.params, batch, rows
     grads, metrics = accumulated_grad(*given, parts=parts, shared=shared)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    loss = metrics["loss"][0] / metrics["loss"][1]
+    with_loss = optax.with_extra_args_support(tx)
+    updates, opt_state = with_loss.update(grads, state.opt_state, state.params, value=loss)
     params = optax.apply_updates(state.params, updates)
     metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
+    if isinstance(opt_state, SpikeState):
+        skipped = opt_state.skipped - state.opt_state.skipped
+        metrics["skipped"] = (skipped.astype(jnp.float32), jnp.float32(1))
     return TrainState(state.step + 1, params, state.frozen, opt_state), metrics

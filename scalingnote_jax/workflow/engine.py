@@ -191,9 +191,15 @@ class Task:
     def made(self) -> Made:
         """What the step may read of the steps before."""
         outputs: dict[str, Output | None] = dict.fromkeys((*self.step.reads, *self.step.looks))
-        outputs |= {name: task.whole_output for name, task in self.reads.items()}
-        there = {name: task for name, task in self.looks.items() if read_done(task.folder)}
-        return Made(outputs | {name: t.output for name, t in there.items()}, self.step.verb)
+        hashes = mesh_lib.first_decides(f"{self.step.verb} reads", self._hashes)
+        tasks = {**self.reads, **self.looks}
+        outputs |= {name: Output(tasks[name].folder, hash_) for name, hash_ in hashes.items()}
+        return Made(outputs, self.step.verb)
+
+    def _hashes(self) -> dict[str, str]:
+        there = [task for task in self.looks.items() if read_done(task[1].folder)]
+        seen = {name: task.whole_output.hash for name, task in self.reads.items()}
+        return seen | {name: task.output.hash for name, task in there}
 
     def settings(self, config: Any) -> Settings:
         """What the step may read of the config."""
@@ -251,15 +257,16 @@ def run_task(
     """
     if task.note:
         say(task.note)
-    step, folder, inputs = task.step, task.folder, task.inputs(config)
-    first = mesh_lib.first_process()
+    step, folder, first = task.step, task.folder, mesh_lib.first_process()
+    # No process goes by what it reads of the disk itself, which may be older than what is there
+    inputs = mesh_lib.first_decides(f"{step.verb} may be there", lambda: task.inputs(config))
     if first:
         recover(folder)
         move_over(task.earlier, folder, inputs)
         take_over(folder, inputs, task.workdir, reuse)
-    mesh_lib.barrier(f"{step.verb} may be there")
-    there, damaged = was_made_from(folder, inputs), task.damage
-    mesh_lib.barrier(f"{step.verb} starts")
+    there, damaged = mesh_lib.first_decides(
+        f"{step.verb} starts", lambda: (was_made_from(folder, inputs), task.damage)
+    )
     if there and not damaged and not again:
         say(f"{step.verb}: done already, nothing that it is made from has changed")
         return

@@ -277,7 +277,7 @@ def _records(folder: Path) -> list[str]:
 
 
 def _read_records(folder: Path) -> object:
-    from scalingnote_jax.train.loop import read_metrics
+    from scalingnote_jax.train.log.metrics_log import read_metrics
 
     return [record["step"] <= 3 for record in read_metrics(folder / "metrics.jsonl")]
 

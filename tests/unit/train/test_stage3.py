@@ -27,7 +27,7 @@ from scalingnote_jax.losses.contrastive import contrastive_loss
 from scalingnote_jax.run import tasks_of
 from scalingnote_jax.systems import systems_of
 from scalingnote_jax.train.candidates import Rules
-from scalingnote_jax.train.loop import read_metrics
+from scalingnote_jax.train.log.metrics_log import read_metrics
 from scalingnote_jax.train.stage3 import RefineSampler, refine_loss, refine_sampler
 from scalingnote_jax.vectors.encoder import unit_rows
 from scalingnote_jax.vectors.store import VectorStore

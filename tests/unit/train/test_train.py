@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from line_stage import STEPS, fit_in, make_stage
 
-from scalingnote_jax.config import DistillConfig, MeshConfig, OptimConfig
+from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices.mesh import make_mesh
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
-from scalingnote_jax.train.loop import Stage, fit, read_metrics
-from scalingnote_jax.train.optim import learning_rate
-from scalingnote_jax.train.prepare import Prepared, Schedule
-from scalingnote_jax.train.state import TrainState, split_frozen
-from scalingnote_jax.train.step import update
-
-STEPS = 12
-AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
-
-
-class LineSampler:
-    """Points of a line, drawn by step alone; with `term_at`, SIGTERM comes before that step."""
-
-    def __init__(self, term_at: int = -1):
-        self.term_at = term_at
-
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        if step == self.term_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
-        return {"x": x, "y": x @ np.ones((4, 2), np.float32), "mask": np.ones((8, 4), bool)}
-
-
-def line_step(state: TrainState, batch, *, tx, rows, poison_at: int = -1):
-    """Least squares; with `poison_at`, the loss is NaN at that step."""
-
-    def loss_fn(trained, batch):
-        params = trained | state.frozen
-        error = batch["x"] @ params["a/w"] + params["a/b"] - batch["y"]
-        loss = jnp.square(error).mean() + jnp.where(state.step == poison_at, jnp.nan, 0.0)
-        return loss, {"loss": (loss * 8, jnp.float32(8))}
-
-    return update(state, loss_fn, batch, tx, rows, parts=1)
-
-
-def make_stage(
-    folder: Path, mesh=None, *, total: int = STEPS, inputs: str = "x", term_at: int = -1, **static
-) -> Stage:
-    mesh = mesh or make_mesh(MeshConfig())
-    cfg = DistillConfig(optim=OptimConfig(learning_rate=0.05))
-    shapes = {
-        k: jax.ShapeDtypeStruct(s, np.float32)
-        for k, s in (("a/w", (4, 2)), ("a/b", (2,)), ("frozen", (3,)))
-    }
-    schedule = Schedule(STEPS, 3, 4, learning_rate(cfg.optim, STEPS))
-    prepared = Prepared("test", shapes, AXES, ("^frozen$",), cfg, schedule, mesh)
-    return Stage(
-        name="distill",
-        folder=folder,
-        prepared=prepared,
-        step=prepared.jit(line_step, **static),
-        initial=lambda: {k: np.full(s.shape, 0.1, np.float32) for k, s in shapes.items()},
-        sampler=LineSampler(term_at),
-        schedule=Schedule(total, 3, 4, schedule.learning_rate),
-        meta={"inputs": inputs},
-    )
-
-
-def fit_in(folder: Path, **kwargs) -> TrainState:
-    folder.mkdir(exist_ok=True)
-    return fit(make_stage(folder, **kwargs))
+from scalingnote_jax.train.log.metrics_log import read_metrics
+from scalingnote_jax.train.state import split_frozen
 
 
 @pytest.mark.slow
@@ -144,9 +85,30 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path):
     assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == [8, 12]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path):
-    with pytest.raises(UserError, match=r"distill, step 6: the loss is not a finite number"):
-        fit_in(tmp_path / "run", poison_at=5)
+def test_records_of_a_killed_run_are_those_of_one_that_was_not(tmp_path: Path):
+    """A checkpoint at a step that is no log step carries what belongs to the next record."""
+    kept = {}
+    for name, stops in (("whole", ()), ("killed", (8, 4))):
+        folder = tmp_path / name
+        for _ in range(1 + len(stops)):
+            fit_in(folder)
+            for stop in stops[:1]:
+                for path in (folder / "checkpoints").iterdir():
+                    if int(path.name) > stop:
+                        shutil.rmtree(path)
+            stops = stops[1:]
+        records = read_metrics(folder / "metrics.jsonl")
+        timed = ("secs", "examples_per_sec", "tokens_per_sec", "host_share")
+        kept[name] = [{k: v for k, v in r.items() if k not in timed} for r in records]
+    assert kept["killed"] == kept["whole"]
+
+
+def test_a_checkpoint_that_a_killed_run_left_is_removed(tmp_path: Path):
+    fit_in(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copytree(folder / "8", folder / "2")
+    fit_in(tmp_path / "run")
+    assert sorted(int(p.name) for p in folder.iterdir()) == [8, 12]
 
 
 def test_the_log_adds_up(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""What a training tells of itself: records of its figures, and alarms where they go wrong."""
