@@ -50,15 +50,20 @@ def start() -> None:
         UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
     os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
+    keep_programs(COMPILE_CACHED_FROM_SECS)
     job = find_job(START_TIMEOUT_SECS)
     if job is not None:
         _join(job)
     if jax.process_index() != 0:
         progress.quiet()
+
+
+def keep_programs(from_secs: float) -> None:
+    """Keeps compiled programs on disk that took this long; the environment may say otherwise."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", from_secs)
 
 
 def _join(job: Job) -> None:

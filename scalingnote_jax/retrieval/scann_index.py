@@ -22,6 +22,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.retrieval.exact import check_search, check_unit
 from scalingnote_jax.retrieval.scann_library import import_scann
 from scalingnote_jax.workflow.artefact import MANIFEST, check_files, damaged, read_manifest
+from scalingnote_jax.workflow.workdir import is_untouched
 
 REBUILD = "run `scalingnote index` again"
 MANY_QUERIES = 512  # from here on the threads pay for themselves
@@ -73,7 +74,8 @@ class ScannIndex:
 
     @classmethod
     def open(cls, dir: str | Path, store_fingerprint: str) -> ScannIndex:
-        """Loads an index after checking that it is whole and belongs to the store.
+        """Loads an index after checking that it is whole and belongs to the store. Hashes are left
+        out as in `VectorStore.open`.
 
         Args:
             dir: the folder that `build_index` wrote.
@@ -84,11 +86,12 @@ class ScannIndex:
                 version is another one, or ScaNN is not installed.
         """
         dir = Path(dir)
-        manifest = read_manifest(dir, "index", REBUILD)
+        manifest, untouched = read_manifest(dir, "index", REBUILD), is_untouched(dir)
         try:
             owner, scann = manifest["store"], manifest["scann"]
             for part in manifest["parts"]:
-                check_files(dir / part["folder"], part["files"], REBUILD)
+                if not untouched:
+                    check_files(dir / part["folder"], part["files"], REBUILD)
                 _no_other_files(dir / part["folder"], {entry["file"] for entry in part["files"]})
             folders = [str(dir / part["folder"]) for part in manifest["parts"]]
             manifest["settings"]["kind"], manifest["count"], manifest["dim"]

@@ -138,6 +138,17 @@ def damage(folder: Path, exclusive: bool = False) -> str:
     return f"{foreign[0]} was not written by the step" if foreign else ""
 
 
+def is_untouched(folder: Path) -> bool:
+    """Whether every file of a finished step has the size and the time that it was marked with; none
+    is read.
+    """
+    files = (read_done(folder) or {}).get("files", {})
+    try:
+        return bool(files) and all(_stamp(folder / f) == (s, t) for f, (s, t, _) in files.items())
+    except OSError:
+        return False
+
+
 def _files(folder: Path) -> list[str]:
     """Of a step, but for those of a step inside of its folder (`student/refined`)."""
     inner = [marker.parent for marker in folder.glob(f"*/**/{DONE}")]
