@@ -30,7 +30,7 @@ from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.trained import TrainedTower
 from scalingnote_jax.version import __version__
 from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
-from scalingnote_jax.workflow.workdir import is_done, mark_done
+from scalingnote_jax.workflow.workdir import damage, is_done, mark_done
 
 FACTS = "tower.json"
 
@@ -40,11 +40,12 @@ def kept_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh, folder: Pat
     it can be.
 
     Raises:
-        UserError: as `load_encoder`.
+        UserError: as `load_encoder`, of a damaged checkpoint too, though it would not be read.
     """
+    assert tower.folder is not None, "only a trained tower is kept"
     inputs = content_hash([__version__, tower.identity, tower.role, to_json(tower.cfg)])
     try:
-        if is_done(folder, inputs):
+        if is_done(folder, inputs) and not damage(tower.folder):
             return _open(tower, cfg, mesh, folder)
     except UserError:  # a damaged marker: made again
         pass
