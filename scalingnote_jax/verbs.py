@@ -5,7 +5,9 @@ Nothing heavy is imported before the words are known to be right.
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 
 CONFIG_WORD = "a Python file with get_config(), or a name such as quickstart (see configs/)"
@@ -15,7 +17,7 @@ OVERRIDES = "Any field of the config is overridden as --section.field=value."
 def search(parser: ArgumentParser, words: list[str]) -> None:
     """Prints the documents that are nearest to each query."""
     parser.add_argument("workdir", help="a workdir that `scalingnote run` has finished")
-    parser.add_argument("text", nargs="+", help="one query per argument")
+    parser.add_argument("text", nargs="*", help="one query per argument; none: they are typed in")
     parser.add_argument("-k", type=int, default=10, help="documents per query")
     parser.add_argument("--mode", default="dense", choices=("dense", "hybrid", "lexical"))
     parser.add_argument("--student", help="a workdir of the same teacher, whose student answers")
@@ -25,12 +27,41 @@ def search(parser: ArgumentParser, words: list[str]) -> None:
     from scalingnote_jax.retrieval.searcher import Searcher
 
     searcher = Searcher.open(args.workdir, student=args.student)
-    found = searcher.search(args.text, args.k, args.collection, args.mode)
-    for text, hits in zip(args.text, found, strict=True):
-        print(printable(text))
-        for rank, hit in enumerate(hits, 1):
-            cut = f"{hit.line[:90]}{'…' if len(hit.line) > 90 else ''}"
-            print(f"{rank:>4}. {hit.score:.3f}  {printable(hit.id)}  {cut}")
+
+    def answer(texts: list[str]) -> None:
+        found = searcher.search(texts, args.k, args.collection, args.mode)
+        for text, hits in zip(texts, found, strict=True):
+            print(printable(text))
+            for rank, hit in enumerate(hits, 1):
+                cut = f"{hit.line[:90]}{'…' if len(hit.line) > 90 else ''}"
+                print(f"{rank:>4}. {hit.score:.3f}  {printable(hit.id)}  {cut}")
+        sys.stdout.flush()
+
+    if args.text:
+        answer(args.text)
+    else:
+        _typed_in(answer)
+
+
+def _typed_in(answer: Callable[[list[str]], None]) -> None:
+    """A query a line, from a terminal with a prompt, until the end or an empty line; from a pipe
+    empty lines are passed over. What is wrong with one query does not end the others.
+    """
+    from scalingnote_jax.errors import UserError
+
+    is_terminal = sys.stdin.isatty()
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # refused as a text
+    while True:
+        if is_terminal:
+            print("query> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line or (is_terminal and not line.strip()):
+            break
+        if line.strip():
+            try:
+                answer([line.strip()])
+            except UserError as e:
+                print(f"scalingnote: {e}", file=sys.stderr)
 
 
 def serve(parser: ArgumentParser, words: list[str]) -> None:

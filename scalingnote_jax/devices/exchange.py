@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from scalingnote_jax.devices.line import Line
+from scalingnote_jax.devices.connection import Connection
 
 if TYPE_CHECKING:
     from scalingnote_jax.devices.job import Job
@@ -29,7 +29,7 @@ class Exchange:
         gone: set when all other processes have closed their connections.
     """
 
-    def __init__(self, job: Job, lines: dict[int, Line]):
+    def __init__(self, job: Job, lines: dict[int, Connection]):
         self.gone = threading.Event()
         self._job, self._lines = job, lines
         now = time.monotonic()

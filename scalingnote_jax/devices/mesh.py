@@ -23,8 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scalingnote_jax import progress
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices import together
+from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.job import Job, find_job
-from scalingnote_jax.devices.line import Line
 from scalingnote_jax.devices.rendezvous import FAILED, meet
 from scalingnote_jax.errors import UserError, bad_input
 
@@ -59,10 +59,7 @@ def start() -> None:
         UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
     os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_CACHED_FROM_SECS)
+    keep_programs(COMPILE_CACHED_FROM_SECS)
     job = find_job(START_TIMEOUT_SECS)
     together.expected = False
     if job is not None:
@@ -71,9 +68,17 @@ def start() -> None:
         progress.quiet()
 
 
+def keep_programs(from_secs: float) -> None:
+    """Keeps compiled programs on disk that took this long; the environment may say otherwise."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", from_secs)
+
+
 def _join(job: Job) -> None:
     # JAX's own start ends the process when somebody is late, so we look first.
-    lines: dict[int, Line] = {}
+    lines: dict[int, Connection] = {}
     meet(job, START_TIMEOUT_SECS, kept=lines)
     together.join(job, lines)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.job import Job
-from scalingnote_jax.devices.line import Line
 from scalingnote_jax.errors import UserError, bad_input
 
 HELLO = "scalingnote_jax"
@@ -42,7 +42,7 @@ def meet(
     timeout_secs: float,
     facts: dict[str, Any] | None = None,
     judge: Judge = lambda arrivals: [],
-    kept: dict[int, Line] | None = None,
+    kept: dict[int, Connection] | None = None,
 ) -> list[str]:
     """Waits until all processes of `job` are here. Process 0 hands what they told, in their order,
     to `judge`; every process returns its answer, a list of problems.
@@ -54,7 +54,7 @@ def meet(
         UserError: on every process that came, if some did not come in `timeout_secs`, or one came
             with the fact `FAILED`; process 0's port is taken; process 0 does not answer.
     """
-    lines: dict[int, Line] = {}
+    lines: dict[int, Connection] = {}
     meets = _receive if job.index == 0 else _report
     try:
         problems = meets(job, timeout_secs, facts or {}, judge, lines)
@@ -68,7 +68,7 @@ def meet(
 
 
 def _receive(
-    job: Job, timeout_secs: float, facts: dict[str, Any], judge: Judge, lines: dict[int, Line]
+    job: Job, timeout_secs: float, facts: dict[str, Any], judge: Judge, lines: dict[int, Connection]
 ) -> list[str]:
     deadline = time.monotonic() + timeout_secs
     arrivals = {0: Arrival(_name(0, socket.gethostname()), facts, 0.0)}
@@ -76,7 +76,7 @@ def _receive(
         while len(arrivals) < job.count and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
             with suppress(TimeoutError):
-                line = Line(server.accept()[0])
+                line = Connection(server.accept()[0])
                 try:
                     index, arrivals[index] = _hear(line, job.count)
                     lines[index] = line
@@ -114,7 +114,7 @@ def _listen(job: Job) -> socket.socket:
         ) from e
 
 
-def _hear(line: Line, count: int) -> tuple[int, Arrival]:
+def _hear(line: Connection, count: int) -> tuple[int, Arrival]:
     """The hello of one process; OSError, ValueError, KeyError or TypeError if it is none."""
     line.connection.settimeout(STRANGER_SECS)
     # The clock is read on both sides with nothing but the network between.
@@ -129,7 +129,7 @@ def _hear(line: Line, count: int) -> tuple[int, Arrival]:
 
 
 def _report(
-    job: Job, timeout_secs: float, facts: dict[str, Any], _: Judge, lines: dict[int, Line]
+    job: Job, timeout_secs: float, facts: dict[str, Any], _: Judge, lines: dict[int, Connection]
 ) -> list[str]:
     host, port = job.coordinator.rsplit(":", 1)
     deadline = time.monotonic() + timeout_secs
@@ -137,7 +137,7 @@ def _report(
     while time.monotonic() < deadline:
         try:
             to_first = socket.create_connection((host.strip("[]"), int(port)), STRANGER_SECS)
-            lines[0] = line = Line(to_first)
+            lines[0] = line = Connection(to_first)
             heard = line.read()
             if heard["hello"] != HELLO:
                 raise ValueError("another program")

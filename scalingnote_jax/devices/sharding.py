@@ -8,14 +8,16 @@ is an error with the fix: silent replication would surface as an out-of-memory w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalingnote_jax.errors import bad_input
+
+if TYPE_CHECKING:
+    import optax
 
 RULES: dict[str, str | None] = {
     "layers": None,  # scanned over: splitting it would gather a layer per step
@@ -94,6 +96,8 @@ def optimizer_shardings(
 
     def as_parameter(_: Any, sharding: NamedSharding) -> NamedSharding:
         return sharding
+
+    import optax  # heavy, and only training needs it
 
     return optax.tree_utils.tree_map_params(
         tx, as_parameter, opt_state, params, transform_non_params=lambda _: whole

@@ -25,8 +25,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.exchange import Exchange
-from scalingnote_jax.devices.line import Line
 
 if TYPE_CHECKING:
     from scalingnote_jax.devices.job import Job
@@ -43,7 +43,7 @@ class Together:
         exchange: in process 0.
     """
 
-    def __init__(self, job: Job, line: Line, exchange: Exchange | None):
+    def __init__(self, job: Job, line: Connection, exchange: Exchange | None):
         self.job, self.trains = job, False
         self._line, self._exchange = line, exchange
         self._passed, self._place = 0, "the start"
@@ -174,7 +174,7 @@ def current() -> Together | None:
     return _current
 
 
-def join(job: Job, lines: dict[int, Line]) -> Together:
+def join(job: Job, lines: dict[int, Connection]) -> Together:
     """Starts it.
 
     Args:
@@ -183,8 +183,8 @@ def join(job: Job, lines: dict[int, Line]) -> Together:
     global _current
     if job.index == 0:
         mine, theirs = socket.socketpair()
-        exchange = Exchange(job, lines | {0: Line(theirs)})
-        _current = Together(job, Line(mine), exchange)
+        exchange = Exchange(job, lines | {0: Connection(theirs)})
+        _current = Together(job, Connection(mine), exchange)
     else:
         _current = Together(job, lines[0], None)
     return _current

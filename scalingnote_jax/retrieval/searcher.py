@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -15,13 +15,15 @@ from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input, printable
 from scalingnote_jax.retrieval.hybrid.fuse import DEPTH, Ranking
-from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid, HybridParts
 from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.served_model import Model, load, open_model
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.vectors.given_texts import given_queries
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.workdir import Workdir
+
+if TYPE_CHECKING:  # heavy, and most searches do without
+    from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid
 
 __all__ = ["Hit", "Model", "SearchMode", "Searcher", "load"]
 
@@ -107,9 +109,14 @@ class Searcher:
         collection = Collection.open(paths.data)
         _check_corpus(store, collection, paths)
         data = model.data or DataConfig()
-        parts = HybridParts(paths.hybrid, collection, data, store, model.identity)
-        texts = CollectionTexts(collection, model.data)
-        return cls(model, index, store, texts, lambda: parts.open(model.query_encoder))
+
+        def hybrid() -> Hybrid:
+            from scalingnote_jax.retrieval.hybrid.shipped_hybrid import HybridParts
+
+            parts = HybridParts(paths.hybrid, collection, data, store, model.identity)
+            return parts.open(model.query_encoder)
+
+        return cls(model, index, store, CollectionTexts(collection, model.data), hybrid)
 
     def search(
         self,

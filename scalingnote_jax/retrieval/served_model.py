@@ -11,18 +11,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from scalingnote_jax.config import DataConfig, MeshConfig
+from scalingnote_jax.config import DataConfig, EncodeConfig, MeshConfig
 from scalingnote_jax.config.forms.mixture_entry import prompt_of
-from scalingnote_jax.devices.mesh import make_mesh
+from scalingnote_jax.devices.mesh import keep_programs, make_mesh
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
 from scalingnote_jax.vectors.given_texts import given_documents, given_queries
+from scalingnote_jax.vectors.kept_tower import kept_encoder
 from scalingnote_jax.vectors.pairing import run_towers, served_config
+from scalingnote_jax.vectors.trained import TrainedTower
 from scalingnote_jax.workflow.workdir import Workdir
 
 
 def served_mesh() -> Mesh:
-    """One device: a server answers single queries, which no mesh could split."""
+    """One device: a server answers single queries, which no mesh could split. What is compiled for
+    it is kept on disk, since a process that answers one query would do little else.
+    """
+    keep_programs(0)
     return make_mesh(MeshConfig(), jax.local_devices()[:1])
 
 
@@ -138,8 +143,13 @@ def open_model(paths: Workdir, int8: bool, teacher: str | None = None) -> Model:
     mesh, query = served_mesh(), towers.get(shipped, "query")
     return Model(
         shipped,
-        lambda: load_encoder(query, config.encode, mesh),
+        lambda: _shipped_encoder(query, config.encode, mesh),
         lambda: load_encoder(towers.get("teacher", "doc"), config.encode, mesh),
         config.data,
         query.identity,
     )
+
+
+def _shipped_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh) -> Encoder:
+    assert tower.folder is not None, "what is shipped was trained"
+    return kept_encoder(tower, cfg, mesh, tower.folder / "kept")

@@ -88,6 +88,11 @@ class TextTokenizer:
             encodings = self._tokenizer.encode_batch(texts)
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
+    @classmethod
+    def open(cls, folder: Path, pad_id: int) -> TextTokenizer:
+        """What `save` wrote."""
+        return cls(Tokenizer.from_file(str(folder / _FILE)), pad_id)
+
     def copy(self) -> TextTokenizer:
         """Another one like it, for a thread that is not to wait for the others."""
         return TextTokenizer(Tokenizer.from_str(self._json), self.pad_id)

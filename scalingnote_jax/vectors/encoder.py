@@ -26,7 +26,6 @@ from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.layers.stack import UNROLL_ONE_ROW_UP_TO
 from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.models.weights.placing import place
-from scalingnote_jax.models.weights.restore import Checkpoints
 from scalingnote_jax.progress import Bar
 from scalingnote_jax.text.contract import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.text.tokenizer import TextTokenizer
@@ -240,6 +239,8 @@ def _restore(
     if wrong := damage(folder):
         fix = f"run `scalingnote {tower.verb}` again, or copy the folder anew"
         raise bad_input(str(folder), wrong, "what the step has made", fix)
+    from scalingnote_jax.models.weights.restore import Checkpoints  # Orbax is heavy
+
     checkpoints, prefix = Checkpoints(folder / "checkpoints"), tower.prefix
     try:
         step = checkpoints.latest_step()

@@ -154,3 +154,16 @@ def test_loading_a_config_imports_nothing_heavy() -> None:
         check=True,
     ).stdout
     assert out == "[]\n"
+
+
+def test_queries_are_typed_in_where_none_is_given(finished: Path) -> None:
+    pytest.importorskip("scann")
+    words = [sys.executable, "-m", "scalingnote_jax", "search", str(finished), "-k", "1"]
+    typed = b"topic3\n\n\xff bad\ntopic7\n"
+    done = subprocess.run(words, input=typed, capture_output=True, check=True)
+    lines = done.stdout.decode().splitlines()
+    assert [lines[0], lines[2]] == ["topic3", "topic7"]
+    assert len(lines) == 4
+    error = [x for x in done.stderr.decode().splitlines() if x.startswith("scalingnote: ")]
+    assert len(error) == 1
+    assert "half of a surrogate pair" in error[0]

@@ -11,10 +11,6 @@ from functools import partial
 
 import jax
 from jax import Array
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel,
-    splash_attention_mask,
-)
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from scalingnote_jax.config import DecoderShape
@@ -86,6 +82,12 @@ def _attention(
     interpret: bool,
 ) -> Array:
     """The same on one device's rows and heads."""
+    # Here, since it takes a third of a second, and most programs never need it
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel,
+        splash_attention_mask,
+    )
+
     _, length, heads, dim = q.shape
     one: splash_attention_mask.Mask
     if 0 < window < length:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import ir_measures
-
 Ranking = list[tuple[str, float]]  # document ids with their scores, best first
 
 DEPTH = 100  # of each ranking, at least
@@ -83,6 +81,8 @@ def best_fusion(
         dense, words: query id → ranking, of the same queries.
         qrels: query id → document id → grade.
     """
+    import ir_measures  # heavy, and no search needs it
+
     measure = ir_measures.parse_measure(MEASURE)
     reached: dict[Fusion, float] = {}
     for fusion in CANDIDATES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def saved_words(folder: Path, collection: Collection, data: DataConfig) -> Bm25:
     documents: Any = bare(data, collection.documents)
     index = Bm25(documents)
     try:
-        partial = partial_folder(folder)
+        partial = partial_folder(folder.with_name(f"{folder.name}.{os.getpid()}"))
         try:
             index.save(partial)
             mark_done(partial, inputs, inputs)

@@ -1,4 +1,4 @@
-"""Checkpoints: nothing that is not finite, and nothing that is not as it was saved, is gone on from."""
+"""Checkpoints: what is not finite is not saved, what is not as it was saved is not used."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,14 +147,16 @@ def test_a_folder_is_removed_marker_and_all_at_once(
     folder = make(tmp_path / "x")
     mark_done(folder, "i", "o")
 
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    calls: list[object] = []
+    rmtree = shutil.rmtree
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        calls = []
-        rmtree = __import__("shutil").rmtree
-        patch.setattr(
-            "shutil.rmtree", lambda *g, **k: killed() if calls else calls.append(rmtree(*g, **k))
-        )
-        remove_folder(folder)
+    def remove(*given: object, **more: object) -> None:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(rmtree(*given, **more))  # type: ignore[arg-type,func-returns-value]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", remove)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(folder)
     assert not folder.exists()

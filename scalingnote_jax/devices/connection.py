@@ -10,7 +10,7 @@ from typing import Any
 MAX_LINE_BYTES = 1 << 20
 
 
-class Line:
+class Connection:
     """One end of a connection."""
 
     def __init__(self, connection: socket.socket):
