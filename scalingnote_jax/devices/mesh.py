@@ -23,6 +23,7 @@ from scalingnote_jax import progress
 from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices.job import Job, find_job
 from scalingnote_jax.devices.rendezvous import meet
+from scalingnote_jax.devices.tpu_flags import use_flags
 from scalingnote_jax.errors import bad_input
 
 AXES = ("slice", "data", "fsdp", "tensor")
@@ -50,6 +51,7 @@ def start() -> None:
         UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
     os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
+    use_flags()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
