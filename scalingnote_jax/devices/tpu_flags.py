@@ -74,7 +74,7 @@ def use_flags() -> None:
 
 
 def attached_chip() -> str:
-    """The kind of TPU in this machine, as in `chips.py`; "" without one, or where JAX_PLATFORMS names
+    """The kind of TPU in this machine, as in `chips.py`; "" without one, or where JAX_PLATFORMS has
     other devices.
     """
     platforms = os.environ.get("JAX_PLATFORMS", "")
