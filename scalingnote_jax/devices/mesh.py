@@ -26,6 +26,7 @@ from scalingnote_jax.devices import together
 from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.job import Job, find_job
 from scalingnote_jax.devices.rendezvous import FAILED, meet
+from scalingnote_jax.devices.tpu_flags import use_flags
 from scalingnote_jax.errors import UserError, bad_input
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ def start() -> None:
         UserError: hosts of the job did not come in `START_TIMEOUT_SECS`; they are named.
     """
     os.environ["XLA_FLAGS"] = f"{CPU_IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
+    use_flags()
     keep_programs(COMPILE_CACHED_FROM_SECS)
     job = find_job(START_TIMEOUT_SECS)
     together.expected = False

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import TowersConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
+from scalingnote_jax.devices.tpu_flags import Flags
 from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.tower import TowerDef
 from scalingnote_jax.plan import hlo
@@ -51,13 +52,17 @@ class Compiled:
     refusal: str = ""
 
 
-def compile_program(lowered: Any) -> Compiled:
-    """Compiles a `jax.stages.Lowered`."""
+def compile_program(lowered: Any, flags: Flags | None = None) -> Compiled:
+    """Compiles a `jax.stages.Lowered`.
+
+    Args:
+        flags: the compiler's options for the chip, as a run sets them; None for its defaults.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, _no_cache():
         # The text is taken from what the compiler dumps: through JAX, programs with some kinds of
         # overlapped transfers cannot be printed.
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, **(flags or {})}
         try:
             program = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as e:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import EncodeConfig, MeshConfig, TowersConfig, TrainConfig
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import total_bytes_per_device
+from scalingnote_jax.devices.tpu_flags import flags_of
 from scalingnote_jax.models.flops import Flops, step_flops, tower_flops
 from scalingnote_jax.models.pair import Towers
 from scalingnote_jax.plan.collectives import summed
@@ -65,7 +66,9 @@ def make_plan(workload: Workload, topology: Topology, pairs: int = 0) -> Plan:
     # The length of the schedule changes nothing of the step.
     towers, _, prepared, step = program(train, teacher, workload.seed, mesh, 1)
     jitted: Any = step
-    compiled = compile_program(jitted.lower(prepared.abstract, batch_shapes(train, teacher)))
+    flags = flags_of(topology.chip.name)
+    lowered = jitted.lower(prepared.abstract, batch_shapes(train, teacher))
+    compiled = compile_program(lowered, flags)
     flops = step_flops(train, towers, prepared.abstract.params)
     plan: Plan = {
         "topology": topology.name,
@@ -78,6 +81,7 @@ def make_plan(workload: Workload, topology: Topology, pairs: int = 0) -> Plan:
         "fits": compiled.module is not None,
         "refusal": compiled.refusal,
         "compile_secs": round(compiled.secs, 1),
+        "compiler_flags": flags,
         "hbm_bytes_per_chip": _memory(compiled, prepared, topology),
     }
     line = _roofline(compiled, flops, topology, mesh)
@@ -89,7 +93,7 @@ def plan_encode(workload: Workload, topology: Topology) -> Plan:
     mesh = mesh_lib.make_mesh(workload.mesh, topology.devices)
     tower, shards = Towers(workload.teacher).doc, mesh_lib.batch_shards(mesh)
     size = -(-rows_of(workload.encode.batch_size, mesh) // shards) * shards  # as the encoder does
-    compiled = compile_program(lower_encode(tower, mesh, size))
+    compiled = compile_program(lower_encode(tower, mesh, size), flags_of(topology.chip.name))
     flops = tower_flops(tower, size)
     line = _roofline(compiled, flops, topology, mesh)
     speed = _speed(flops, line, topology, mesh, size, 0)
