@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def locate(ref: str, tokenizer: bool = False) -> Path:
             "name one of these",
         )
     return path
+
+
+def files_of(ref: str) -> dict[str, Path]:
+    """Name → path of the files that decide about a model's vectors, as far as their names tell; of
+    one module of a sentence-transformers folder, those around it too.
+
+    Raises:
+        UserError: as `locate`.
+    """
+    path = locate(ref)
+    if path.is_file():
+        return {path.name: path}
+    root = path.parent if (path.parent / "modules.json").is_file() else path
+    found = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
+    wanted = (*_WEIGHTS, *_TOKENIZER)
+    return {n: p for n, p in found.items() if any(fnmatchcase(n, w) for w in wanted)}
 
 
 def _in_hub(ref: str, patterns: list[str]) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scalingnote_jax import pipeline
+from scalingnote_jax.brought import steps as brought
 from scalingnote_jax.config import Config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import UserError, bad_input
@@ -110,7 +111,9 @@ def finished_metrics(config: Config, workdir: Workdir) -> dict[str, Any] | None:
 
 
 def _rounds(config: Config, workdir: Workdir, data: Task) -> list[Task]:
-    """The mining and training of each round of stage 1."""
+    """The mining and training of each round of stage 1; or the towers as they come."""
+    if not config.stages.trains:
+        return [Task(brought.towers, workdir.teacher, workdir)]
     found: list[Task] = []
     teacher: Task | None = None
     sources = config.mine.rounds

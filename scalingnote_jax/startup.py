@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from scalingnote_jax.config import Config, TowerConfig, replace
 from scalingnote_jax.config.neutral import is_neutral
 from scalingnote_jax.config.stages import Side
+from scalingnote_jax.config.student import one_model
+from scalingnote_jax.config.towers import SAME_MODEL
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import (
     CONFIG_FILE,
@@ -62,7 +64,8 @@ def check_places(config: Config, verb: str) -> None:
 def _locate(cfg: TowerConfig, where: str) -> None:
     field = f"--{where}.weights"
     try:
-        if cfg.weights != "random" and not cfg.weights.startswith("teacher:"):
+        drawn_or_given = cfg.weights in ("random", SAME_MODEL) or cfg.weights.startswith("teacher:")
+        if not drawn_or_given:
             locate(cfg.weights)
         field = f"--{where}.tokenizer"
         if cfg.tokenizer not in ("", "bytes"):
@@ -84,7 +87,7 @@ def completed(config: Config, planned: bool = False, tell: bool = True) -> Confi
     """
     from scalingnote_jax.models.weights.beside.completion import complete_tower
 
-    teacher, student = config.teacher, config.distill.student
+    teacher, student = one_model(config.teacher), config.distill.student
     towers: tuple[tuple[TowerConfig, Side, str], ...] = (
         (teacher.query, "query", "teacher.query"),
         (teacher.doc, "doc", "teacher.doc"),
@@ -133,7 +136,8 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
 
     check_batches(config, mesh)
     Towers(config.teacher)
-    check_own_head(config.train, config.teacher.doc)
+    if config.stages.trains:
+        check_own_head(config.train, config.teacher.doc)
     if config.stages.distills:
         student = student_config(config.distill.student, config.teacher.query)
         tower_def(student, "distill.student")
@@ -147,7 +151,8 @@ def check_batches(config: Config, mesh: Mesh) -> None:
     """
     from scalingnote_jax.train.prepare import check_batch
 
-    check_batch("train", config.train, mesh)
+    if config.stages.trains:
+        check_batch("train", config.train, mesh)
     if config.stages.distills:
         check_batch("distill", config.distill, mesh)
     if config.stages.refines:

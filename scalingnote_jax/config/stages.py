@@ -1,8 +1,9 @@
 """Which of the method's stages a run has, and what follows: which tower is shipped, and what its
 rows are called. Not for what a stage does: `train/`.
 
-A stage whose duration is "" is left out. Without stage 2 the query tower of stage 1 is what is
-shipped: TwinBERT and ScalingDoc, the paper's baselines, are such configs.
+A stage whose duration is "" is left out. Without stage 1 the teacher's towers are used as they
+come. Without stage 2 the teacher's query tower is what is shipped: TwinBERT and ScalingDoc, the
+paper's baselines, are such configs.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ Side = Literal["query", "doc"]
 
 @dataclass(frozen=True)
 class Stages:
-    """The optional stages of one run.
+    """The stages of one run.
 
     Attributes:
         name: of the config.
+        trains: whether there is a stage 1; without it the teacher's towers are as they come.
         distills: whether there is a stage 2.
         refines: whether there is a stage 3; what it refines is the student.
     """
 
     name: str
+    trains: bool
     distills: bool
     refines: bool
 
     @classmethod
-    def of(cls, name: str, distill_duration: str, refine_duration: str) -> Stages:
-        """From the durations of stages 2 and 3."""
-        distills = bool(distill_duration)
-        return cls(name, distills, distills and bool(refine_duration))
+    def of(cls, name: str, train: str, distill: str, refine: str) -> Stages:
+        """From the durations of stages 1, 2 and 3."""
+        return cls(name, bool(train), bool(distill), bool(distill and refine))
 
     @property
     def shipped(self) -> Role:
@@ -45,6 +47,9 @@ class Stages:
 
     def row_name(self, system: str) -> str:
         """What the rows of a system are called. Without stage 2 there is nothing that the towers of
-        stage 1 teach: they are the config's own system ("twinbert", "scalingdoc").
+        stage 1 teach: they are the config's own system ("twinbert", "scalingdoc"); towers as they
+        come are "model".
         """
-        return self.name if system == "teacher" and not self.distills else system
+        if system != "teacher" or self.distills:
+            return system
+        return self.name if self.trains else "model"

@@ -22,7 +22,6 @@ from scalingnote_jax.config.limits import (
     PositiveShare,
     Seed,
     Share,
-    StageDuration,
     WarmUp,
     Weight,
 )
@@ -100,7 +99,9 @@ class OptimConfig:
 class TrainConfig:
     """Stage 1: contrastive training of both towers."""
 
-    duration: StageDuration = "1 epochs"  # how long stage 1 trains
+    # How long stage 1 trains. "": not at all, the teacher's towers are used as they come, on a
+    # collection without training judgements too (docs/bring.md)
+    duration: OptionalDuration = "1 epochs"
     batch_size: Count = 64  # B, queries of a step on all devices together
     # G - 1 documents drawn for each query beside its positive: hard negatives where they were mined
     # (MineConfig), random ones for the rest; all N are everybody's negatives

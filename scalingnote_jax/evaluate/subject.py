@@ -73,8 +73,8 @@ class Subject:
         cls, settings: Any, towers: RunTowers, collection: Collection, workdir: Workdir
     ) -> Subject:
         """From the sections of a config."""
-        durations = settings.distill.duration, settings.refine.duration
-        stages = Stages.of(settings.name, *durations)
+        parts = settings.train, settings.distill, settings.refine
+        stages = Stages.of(settings.name, *(part.duration for part in parts))
         rounds = settings.mine.rounds
         trainings = Trainings(settings.train, rounds, settings.distill, settings.refine)
         names = [f.name for f in fields(Config) if f.name != "mesh"]

@@ -58,6 +58,8 @@ def _check_matryoshka(field: str, sizes: tuple[int, ...], dim: int) -> None:
 
 def _check_train(config: Config) -> None:
     cfg, teacher = config.train, config.teacher
+    if not cfg.duration:
+        return
     _check_batch("train", cfg)
     _check_matryoshka("train", cfg.matryoshka, known_dim(teacher.doc) or known_dim(teacher.query))
     if cfg.learn_temperature and 1 / cfg.temperature > cfg.max_logit_scale:
@@ -76,7 +78,7 @@ def _check_train(config: Config) -> None:
 
 def _check_title_prediction(config: Config) -> None:
     how, doc, field = config.train.title_prediction, config.teacher.doc, "--train.title_prediction"
-    if how == "none":
+    if how == "none" or not config.train.duration:
         return
     if doc.bidirectional or not isinstance(doc.shape, DecoderShape | None):
         given = f"{how!r}, with a document tower whose tokens see those after them"
@@ -127,6 +129,11 @@ def check_mining(cfg: MineConfig, negatives_per_query: int, by_rank: bool = Fals
 
 
 def _check_mining(config: Config) -> None:
+    rounds = config.mine.rounds
+    if not config.train.duration and rounds != ("none",):
+        given = f"{','.join(rounds)} without stage 1, which would learn from them"
+        fix = "leave it out, or set --train.duration"
+        raise bad_input("--mine.rounds", given, "none", fix)
     check_mining(config.mine, config.train.negatives_per_query, bool(config.refine.duration))
 
 

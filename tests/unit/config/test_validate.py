@@ -164,7 +164,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
     "teacher": {"share": [*FLAG, True]},  # of two shapes
     "train": {
         **STAGE,
-        "duration": [*DURATION, ""],
+        "duration": DURATION,
         "negatives_per_query": COUNT_OR_ZERO,
         "symmetric": FLAG,
         "temperature": [*POSITIVE, 0.001],  # above the cap
