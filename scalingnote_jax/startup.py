@@ -14,7 +14,7 @@ from scalingnote_jax.config import Config, TowerConfig, replace
 from scalingnote_jax.config.neutral import is_neutral
 from scalingnote_jax.config.stages import Side
 from scalingnote_jax.config.student import one_model
-from scalingnote_jax.config.towers import SAME_MODEL
+from scalingnote_jax.config.towers import BY_VECTORS, SAME_MODEL
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import (
     CONFIG_FILE,
@@ -64,6 +64,8 @@ def check_places(config: Config, verb: str) -> None:
 def _locate(cfg: TowerConfig, where: str) -> None:
     field = f"--{where}.weights"
     try:
+        if cfg.weights == BY_VECTORS:
+            return
         drawn_or_given = cfg.weights in ("random", SAME_MODEL) or cfg.weights.startswith("teacher:")
         if not drawn_or_given:
             locate(cfg.weights)
@@ -135,7 +137,8 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     from scalingnote_jax.models.tower import tower_def
 
     check_batches(config, mesh)
-    Towers(config.teacher)
+    if BY_VECTORS not in (config.teacher.query.weights, config.teacher.doc.weights):
+        Towers(config.teacher)
     if config.stages.trains:
         check_own_head(config.train, config.teacher.doc)
     if config.stages.distills:

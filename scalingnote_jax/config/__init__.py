@@ -95,7 +95,11 @@ class Config:
     def stages(self) -> Stages:
         """Which of the optional stages there are."""
         return Stages.of(
-            self.name, self.train.duration, self.distill.duration, self.refine.duration
+            self.name,
+            self.train.duration,
+            self.distill.duration,
+            self.refine.duration,
+            self.teacher.query.weights,
         )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scalingnote_jax.config.towers import BY_VECTORS
+
 Role = Literal["untrained", "teacher", "student", "student_int8", "refined"]
 Side = Literal["query", "doc"]
 
@@ -24,17 +26,20 @@ class Stages:
         trains: whether there is a stage 1; without it the teacher's towers are as they come.
         distills: whether there is a stage 2.
         refines: whether there is a stage 3; what it refines is the student.
+        asks_teacher: whether the teacher's query tower is here, and not only vectors by it.
     """
 
     name: str
     trains: bool
     distills: bool
     refines: bool
+    asks_teacher: bool = True
 
     @classmethod
-    def of(cls, name: str, train: str, distill: str, refine: str) -> Stages:
-        """From the durations of stages 1, 2 and 3."""
-        return cls(name, bool(train), bool(distill), bool(distill and refine))
+    def of(cls, name: str, train: str, distill: str, refine: str, query: str) -> Stages:
+        """From the durations of stages 1, 2 and 3, and the weights of the teacher's query tower."""
+        parts = bool(train), bool(distill), bool(distill and refine)
+        return cls(name, *parts, query != BY_VECTORS)
 
     @property
     def shipped(self) -> Role:

@@ -49,8 +49,8 @@ Entry = Annotated[str, Form(r"[^=]+=.*", "NAME=PROMPT")]
 class DataConfig:
     """Where corpus, queries and judgements come from, and how they are cut."""
 
-    # docs/data.md says what each of them reads
-    source: Literal["pydocs", "beir", "msmarco", "ir_datasets", "pairs", "tfds"] = "pydocs"
+    # docs/data.md says what each of them reads; "none": there are no texts, only encode.vectors
+    source: Literal["pydocs", "beir", "msmarco", "ir_datasets", "pairs", "tfds", "none"] = "pydocs"
     path: str = ""  # the source's folder or file, ir_datasets' id, TFDS's name; pydocs has none
     # Several collections as one, each NAME=PATH or NAME=SOURCE:PATH, or without a name; ids get
     # "NAME:" in front. (): one collection, at `path`
@@ -195,6 +195,9 @@ class DistillConfig:
     # these kinds (docs/robustness.md), never as the evaluation disturbs its own
     noise: tuple[QueryNoise, ...] = ("typos", "swaps", "dropped_words", "truncated")
     noise_strength: PositiveShare = 0.2  # for most kinds the share of words that are touched
+    # Parquet with `text` and `vector`: these texts are learned, with the teacher's vectors of them,
+    # instead of `queries` with vectors by its tower (docs/bring.md)
+    query_vectors: str = ""
     # Share of each of `queries` in what an epoch sees, of any sum; (): each text once
     query_weights: tuple[Weight, ...] = ()
     max_queries: CountOrZero = 0  # a seeded sample of this many texts; 0 keeps all

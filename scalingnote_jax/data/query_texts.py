@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.data.augment.held_out import HeldOut
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
-from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
@@ -64,19 +63,17 @@ def query_texts(
             held out with, without and behind each of them.
     """
     judged = {split: set(collection.qrels(split)) for split in collection.splits}
-    held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
-    stripped = partial(_stripped, [p for p in map(fold, prompts) if p])
-    held_out_texts = {stripped(q.text) for q in collection.queries if q.id in held_out}
+    held_out = HeldOut.of(collection, prompts)
     texts: dict[str, int] = {}
     for number, source in enumerate(cfg.queries):
         if source != "noised":
             train = judged.get("train", set())
-            found = _texts_of(source, collection, train, held_out, cfg.sentences_per_document)
+            found = _texts_of(source, collection, train, held_out.ids, cfg.sentences_per_document)
             texts |= {t: number for t in found if t not in texts}
     if "noised" in cfg.queries:
         number = cfg.queries.index("noised")
         texts |= {t: number for t in _noised(texts, cfg, seed) if t not in texts}
-    kept = [t for t in texts if t.strip() and stripped(t) not in held_out_texts]
+    kept = [t for t in texts if t.strip() and not held_out.holds(t)]
     if not kept:
         raise bad_input(
             "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
@@ -86,12 +83,11 @@ def query_texts(
         rng = np.random.default_rng([seed, 2])
         chosen = np.sort(rng.choice(len(kept), cfg.max_queries, replace=False))
     learned, taken = [kept[i] for i in chosen], set(chosen.tolist())
-    dev = judged.get("dev", set())
     return QueryTexts(
         learned,
         np.array([texts[t] for t in learned], np.int32),
         [t for i, t in enumerate(kept) if i not in taken],
-        [q.text for q in collection.queries if q.id in dev],
+        held_out.dev,
     )
 
 
@@ -136,13 +132,6 @@ def noise_seed(seed: int) -> int:
     return int(keyed(seed, Draw.NOISE)) | 1 << 63
 
 
-def _stripped(prompts: list[str], text: str) -> str:
-    """The folded text without the longest of the folded prompts that it begins with."""
-    text = fold(text)
-    fitting = [prompt for prompt in prompts if text.startswith(prompt)]
-    return text.removeprefix(max(fitting, key=len, default="")).strip()
-
-
 def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:
     from scalingnote_jax.data.perturb import perturb
 
@@ -153,7 +142,7 @@ def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str
 
 
 def _texts_of(
-    source: str, collection: Collection, train: set[str], held_out: set[str], sentences: int
+    source: str, collection: Collection, train: set[str], held_out: Set[str], sentences: int
 ) -> Iterator[str]:
     if source == "train":
         yield from (q.text for q in collection.queries if q.id in train)

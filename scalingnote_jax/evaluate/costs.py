@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.evaluate.subject import Subject, Trainings
 from scalingnote_jax.models.flops import step_flops, tower_flops
 from scalingnote_jax.models.layers.params import flatten
@@ -36,9 +37,11 @@ def costs(subject: Subject) -> dict[str, Cost]:
         {"flops", "secs", and of a training "steps", "examples"}}}.
     """
     workdir, made = subject.workdir, subject.stages
-    if made.trains and not read_metrics(workdir.teacher / "metrics.jsonl"):
+    teacher = subject.towers.teacher
+    by_vectors = BY_VECTORS in (teacher.query.weights, teacher.doc.weights)
+    if by_vectors or (made.trains and not read_metrics(workdir.teacher / "metrics.jsonl")):
         return {}
-    towers, documents = Towers(subject.towers.teacher), len(subject.collection.doc_ids)
+    towers, documents = Towers(teacher), len(subject.collection.doc_ids)
     stages = _stage_1(subject.trainings, workdir, towers, documents) if made.trains else {}
     stages |= {"encode": _encoding(workdir, towers, documents)}
     spent = {made.row_name(TEACHER): _sum_up(stages, towers.query)}

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, Sharding
 from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.query_texts import epoch_rows, query_texts
+from scalingnote_jax.data.query_texts import epoch_rows
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -40,9 +40,9 @@ from scalingnote_jax.train.probe import Probe, cone, encode_again, mean_unit
 from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, student_vectors, update
-from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
+from scalingnote_jax.vectors.taught import Taught, taught_by_tower
 from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
 from scalingnote_jax.workflow.engine import Place
 
@@ -216,20 +216,20 @@ def distill(
     collection: Collection,
     documents: Path | None,
     place: Place,
+    taught: Taught | None = None,
 ) -> TrainState:
     """Runs stage 2 to its end, from the newest checkpoint if there is one.
 
     Args:
         documents: the folder of the teacher's document vectors; None where there are none yet,
             which only terms that compare scores need.
+        taught: None: the config's query texts, with vectors by the teacher's query tower.
     """
-    prompts = collection.query_prompts.values()
-    texts = query_texts(cfg, collection, lesson.seed, prompts)
-    learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
+    by_tower = lesson.teacher, lesson.encode, lesson.seed
+    taught = taught or taught_by_tower(cfg, collection, *by_tower, place)
+    texts, watched, queries = taught.texts, taught.watched, taught.vectors
+    learned = texts.learned
     say(f"distill: {len(learned)} query texts; watched on {len(watched)} others")
-    both = [*learned, *watched]
-    cached = cfg.cache_dtype, lesson.encode, place
-    queries = text_vectors(lesson.teacher, both, "distill", *cached)
     vectors, split = queries.vectors(), len(learned)
     store = open_share(documents) if documents else None
     candidates = None

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import EncodeConfig
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import bad_input
@@ -201,6 +202,9 @@ def load_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh) -> Encoder:
         UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
             not the config's.
     """
+    if tower.cfg.weights == BY_VECTORS:
+        field, fix = f"--teacher.{tower.side}.weights", "name the tower there, or leave this out"
+        raise bad_input(field, "a tower that is not here", "one to encode texts with", fix)
     definition, tokenizer = tower_def(tower.cfg), tower_tokenizer(tower.cfg)
     shapes, axes = definition.abstract()
     shardings = shardings_of(flatten(shapes), flatten(axes), mesh)

@@ -16,13 +16,14 @@ from typing import Any
 
 from scalingnote_jax.config import TowerConfig, TowersConfig
 from scalingnote_jax.config.stages import Side
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash, file_hash
 from scalingnote_jax.hub import files_of, locate
 from scalingnote_jax.models.pair import Towers
-from scalingnote_jax.models.tower import TowerDef
+from scalingnote_jax.models.tower import TowerDef, tower_def
 from scalingnote_jax.models.weights.beside.completion import settings_of
 from scalingnote_jax.progress import say
 from scalingnote_jax.text.contract import contract, tower_tokenizer
@@ -81,23 +82,31 @@ def read_given(folder: Path) -> GivenTowers | None:
         raise bad_input(str(folder / MANIFEST), given, f"what {_KIND} are", fix) from e
 
 
-def sources(settings: Any) -> dict[str, Any]:
+def sources(teacher: TowersConfig) -> dict[str, Any]:
     """What towers as they come are made from: the content of the files that the config names."""
-    return {side: _hashes(cfg) for side, cfg in _sides(settings.teacher).items()}
+    return {side: _hashes(cfg) for side, cfg in _sides(teacher).items()}
 
 
-def take(teacher: TowersConfig, seed: int, place: Place) -> None:
+def take(teacher: TowersConfig, seed: int, unknown: str, place: Place) -> None:
     """Opens the towers' weights and writes what they are into `place.folder`. Every process takes
     part, one writes.
+
+    Args:
+        unknown: what stands for a tower that is not here: the hash of its vectors.
 
     Raises:
         UserError: weights that cannot be read, or towers that do not go together.
     """
-    towers = Towers(teacher)
-    sides = {}
-    for side, tower in (("query", towers.query), ("doc", towers.doc)):
+    sides: dict[str, dict[str, Any]] = {}
+    for side, cfg in _sides(teacher).items():
+        if cfg.weights == BY_VECTORS:
+            sides[side] = {"identity": unknown, "contract": {}, "files": {}}
+            continue
+        tower = tower_def(cfg, f"teacher.{side}")
         tower.stored_params(seed)  # refuses what is incomplete; reads headers only
         sides[side] = _described(tower, seed)
+    if all(said["contract"] for said in sides.values()):
+        Towers(teacher)
     if not mesh_lib.first_process():
         return
     names = " and ".join(dict.fromkeys(cfg.weights for cfg in _sides(teacher).values()))
@@ -140,13 +149,13 @@ def _sides(teacher: TowersConfig) -> dict[Side, TowerConfig]:
 
 
 def _files(cfg: TowerConfig) -> dict[str, Path]:
-    return {} if cfg.weights == "random" else files_of(cfg.weights)
+    return {} if cfg.weights in ("random", BY_VECTORS) else files_of(cfg.weights)
 
 
 def _hashes(cfg: TowerConfig) -> dict[str, str]:
     """Of the weights; of a tokenizer that lies elsewhere too."""
     refs = [cfg.weights, cfg.tokenizer]
-    named = [ref for ref in refs if ref not in ("", "random", "bytes")]
+    named = [ref for ref in refs if ref not in ("", "random", "bytes", BY_VECTORS)]
     return {f"{ref}/{n}": _hash_of(p) for ref in named for n, p in files_of(ref).items()}
 
 

@@ -89,6 +89,11 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
     ),
     "distill": (
         Effect(
+            ("queries", "query_weights"),
+            lambda c: not c.distill.query_vectors,
+            "no --distill.query_vectors, whose texts are learned",
+        ),
+        Effect(
             ("sentences_per_document",),
             lambda c: "sentences" in c.distill.queries,
             "'sentences' in --distill.queries",

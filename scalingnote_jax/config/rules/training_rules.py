@@ -171,6 +171,19 @@ def check_query_sources(cfg: DistillConfig) -> None:
         raise bad_input("--distill.noise", "nothing", "kinds of noise", fix)
 
 
+def _check_brought(config: Config) -> None:
+    """Vectors that others have made are of a teacher as it was then."""
+    brought = {
+        "encode.vectors": config.encode.vectors,
+        "distill.query_vectors": config.distill.query_vectors,
+    }
+    for name, path in brought.items():
+        if path and config.train.duration:
+            given = f"{path!r} with a teacher that stage 1 changes"
+            fix = "set --train.duration= (nothing), or leave it out"
+            raise bad_input(f"--{name}", given, "towers as they come", fix)
+
+
 def _check_distill(config: Config) -> None:
     cfg = config.distill
     if not cfg.duration:
@@ -201,6 +214,7 @@ TRAINING_RULES = (
     _check_mesh,
     _check_mining,
     _check_train,
+    _check_brought,
     _check_title_prediction,
     _check_distill,
     _check_refine,
