@@ -49,6 +49,12 @@ def check_places(config: Config, verb: str) -> None:
         UserError: the data source, a run file, weights or a tokenizer cannot be opened.
     """
     open_source(config.data)
+    brought = {"encode.vectors": config.encode.vectors}
+    brought["distill.query_vectors"] = config.distill.query_vectors
+    for field, path in brought.items():
+        if path and not Path(path).expanduser().exists():
+            given, expected = f"{path!r} is not there", "what docs/bring.md lists"
+            raise bad_input(f"--{field}", given, expected, "check the path")
     for path in config.eval.runs:
         if not Path(path).is_file():
             raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")

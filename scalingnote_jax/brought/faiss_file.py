@@ -5,6 +5,7 @@ are. Quantised kinds do not. The file is memory-mapped. Not for searching with i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ def faiss_vectors(path: Path, names: list[str] | None) -> Opened:
         stored = [_list_ids(faiss, lists, i) for i in range(flat.nlist)]
         rows = np.concatenate(stored)
         numbers = rows if numbers is None else numbers[rows]
-        blocks = _of_lists(faiss, flat)
+        blocks = partial(_of_lists, faiss, flat, index)
     elif isinstance(flat, faiss.IndexFlat):
         numbers = np.arange(flat.ntotal) if numbers is None else numbers
-        blocks = _of_flat(faiss, flat)
+        blocks = partial(_of_flat, flat, index)
     else:
         kind = type(flat).__name__
         expected = "IndexFlat or IndexIVFFlat: others keep no exact vectors"
@@ -75,20 +76,16 @@ def _list_ids(faiss: Any, lists: Any, number: int) -> np.ndarray:
     return faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
 
 
-def _of_lists(faiss: Any, index: Any) -> Callable[[], Iterator[np.ndarray]]:
-    def blocks() -> Iterator[np.ndarray]:
-        lists = index.invlists
-        for number in range(index.nlist):
-            if size := lists.list_size(number):
-                codes = faiss.rev_swig_ptr(lists.get_codes(number), size * index.code_size)
-                yield codes.view(np.float32).reshape(size, index.d).copy()
-
-    return blocks
+def _of_lists(faiss: Any, index: Any, owner: Any) -> Iterator[np.ndarray]:
+    """`owner`: the whole, whose memory this is: it goes when nobody has it."""
+    lists = index.invlists
+    for number in range(index.nlist):
+        if size := lists.list_size(number):
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * index.code_size)
+            yield codes.view(np.float32).reshape(size, index.d).copy()
 
 
-def _of_flat(faiss: Any, index: Any) -> Callable[[], Iterator[np.ndarray]]:
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, index.ntotal, _BLOCK):
-            yield index.reconstruct_n(start, min(_BLOCK, index.ntotal - start))
-
-    return blocks
+def _of_flat(index: Any, owner: Any) -> Iterator[np.ndarray]:
+    """`owner`: as for `_of_lists`."""
+    for start in range(0, index.ntotal, _BLOCK):
+        yield index.reconstruct_n(start, min(_BLOCK, index.ntotal - start))

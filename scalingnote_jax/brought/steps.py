@@ -9,7 +9,6 @@ from typing import Any
 
 from scalingnote_jax.brought import take_vectors, teacher_vectors
 from scalingnote_jax.brought.agreement import Searched, agreement
-from scalingnote_jax.brought.vector_files import files_hash
 from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.evaluate import evaluation as evaluate
@@ -32,7 +31,9 @@ def _unknown(settings: Any) -> str:
     """The hash of the vectors that a tower is known by, if one is known by its vectors alone."""
     if BY_VECTORS not in (settings.teacher.query.weights, settings.teacher.doc.weights):
         return ""
-    return files_hash(settings.encode.vectors or settings.distill.query_vectors)
+    if settings.encode.vectors:
+        return take_vectors.content(settings)
+    return teacher_vectors.content(settings)
 
 
 def _taught_from(settings: Any) -> str:

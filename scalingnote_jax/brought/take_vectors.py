@@ -83,7 +83,7 @@ class _Order:
 
 def content(settings: Any) -> str:
     """What imported vectors are made from: the content of their files."""
-    return files_hash(settings.encode.vectors)
+    return files_hash(settings.encode.vectors, FIELD)
 
 
 def take_vectors(
@@ -115,7 +115,7 @@ def take_vectors(
         "checkpoint": tower.identity,
         "corpus": collection.fingerprint,
         "normalised": True,
-        "brought": {"files": files_hash(cfg.vectors), "dim": given.dim},
+        "brought": {"files": files_hash(cfg.vectors, FIELD), "dim": given.dim},
     }
     lengths, done = _Lengths(given.place), 0
     spool = place.folder.with_name(f"{place.folder.name}.spool.npy")

@@ -21,6 +21,7 @@ from scalingnote_jax.data.augment.held_out import HeldOut
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.query_texts import QueryTexts
+from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -37,7 +38,7 @@ _WATCHED = 10  # the most of the texts that are watched, where no dev query is: 
 
 def content(settings: Any) -> str:
     """What the texts and their vectors are made from: the content of the file."""
-    return files_hash(settings.distill.query_vectors)
+    return files_hash(settings.distill.query_vectors, FIELD)
 
 
 def given_texts(
@@ -89,8 +90,8 @@ def chosen_texts(
     kept = [text for text in texts if not held_out.holds(text)]
     if left := len(texts) - len(kept):
         say(f"distill: {left} texts of {FIELD} are held-out queries: not learned")
-    known = set(texts)
-    dev = [text for text in held_out.dev if text in known]
+    known = {fold(text) for text in held_out.dev}
+    dev = [text for text in texts if fold(text) in known]
     count = 0 if dev else min(cfg.probe_queries, len(kept) // _WATCHED)
     order = np.argsort(keyed(seed, Draw.PROBE, np.arange(len(kept))), kind="stable")
     watched, rest = np.sort(order[:count]), np.sort(order[count:])

@@ -78,9 +78,15 @@ def open_vectors(name: str, field: str) -> VectorFile:
     return found
 
 
-def files_hash(name: str) -> str:
-    """The content hash of the files of vectors at a path, each file hashed once in a process."""
+def files_hash(name: str, field: str) -> str:
+    """The content hash of the files of vectors at a path, each file hashed once in a process.
+
+    Raises:
+        UserError: nothing is there.
+    """
     path = Path(name).expanduser()
+    if not path.exists():
+        raise bad_input(field, f"{name!r} is not there", FORMS, "check the path")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if path.is_file() and (ids := _ids_file(path)):
         files.append(ids)

@@ -149,6 +149,8 @@ class StoredRows(Sequence[T]):
         return self._read([int(row) for row in rows])
 
     def _read(self, rows: Sequence[int]) -> list[T]:
+        if not rows:
+            return []
         try:
             records = self._source.__getitems__(list(rows))
         except RuntimeError as error:  # the checksum of a block of records
