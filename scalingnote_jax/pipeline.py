@@ -79,14 +79,14 @@ STAGE_2 = ("distill", "teacher", "encode", "seed")
 
 @step(
     "distill", ("data", "train", "encode"), STAGE_2, output=weights_hash, resumes=True,
-    looks=("documents",),
+    looks=("documents",), outside=stage2.outside,
 )  # fmt: skip
 def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
     lesson = stage2.Lesson.of(towers_of(settings, made.train, None), settings.encode)
-    vectors = made.encode or made.documents  # read by terms that compare scores, else looked at
-    collection = shown_to_documents(made.data, settings)
-    stage2.distill(settings.distill, lesson, collection, vectors and vectors.folder, place)
+    read_or_seen = made.encode or made.documents  # by terms that compare scores, or by the probe
+    given = shown_to_documents(made.data, settings), read_or_seen and read_or_seen.folder, place
+    stage2.distill(settings.distill, lesson, *given)
 
 
 STAGE_3 = ("refine", "distill.student", "distill.matryoshka", "teacher", "encode", "seed")

@@ -51,7 +51,8 @@ def check_places(config: Config, verb: str) -> None:
     open_source(config.data)
     brought = {"encode.vectors": config.encode.vectors}
     brought["distill.query_vectors"] = config.distill.query_vectors
-    for field, path in brought.items():
+    files = [*brought.items(), *(("distill.query_files", n) for n in config.distill.query_files)]
+    for field, path in files:
         if path and not Path(path).expanduser().exists():
             given, expected = f"{path!r} is not there", "what docs/bring.md lists"
             raise bad_input(f"--{field}", given, expected, "check the path")

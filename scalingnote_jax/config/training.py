@@ -198,7 +198,11 @@ class DistillConfig:
     # Parquet with `text` and `vector`: these texts are learned, with the teacher's vectors of them,
     # instead of `queries` with vectors by its tower (docs/bring.md)
     query_vectors: str = ""
-    # Share of each of `queries` in what an epoch sees, of any sum; (): each text once
+    # A log of queries, learned beside `queries` by how often they were asked: .txt with a text on
+    # each line, .jsonl with `text` and `count` (docs/bring.md)
+    query_files: tuple[Filled, ...] = ()
+    # Share of each of `queries`, and behind them of `query_files`, in what an epoch sees, of any
+    # sum; (): each text once, one of a log by its count
     query_weights: tuple[Weight, ...] = ()
     max_queries: CountOrZero = 0  # a seeded sample of this many texts; 0 keeps all
     cache_dtype: Literal["float32", "bfloat16"] = "float32"  # of the teacher's vectors on disk

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
+from scalingnote_jax.data.augment import query_log
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
-from scalingnote_jax.data.query_texts import epoch_rows
+from scalingnote_jax.data.query_texts import QueryTexts, epoch_rows
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
@@ -149,7 +151,7 @@ def build(
     vectors: np.ndarray,
     place: Place,
     *,
-    owners: np.ndarray | None = None,
+    mixed: QueryTexts | None = None,
     candidates: Candidates | None = None,
     probe: Probe | None = None,
 ) -> Stage:
@@ -158,7 +160,7 @@ def build(
     Args:
         table: the query texts in the student's tokens.
         vectors: [len(table), D] float32, the teacher's raw vectors of the same texts.
-        owners: the sources of the texts, as in `QueryTexts`, where they are mixed by weights.
+        mixed: the texts, where they are mixed by weights or counts.
         candidates: the documents of each step, where a term compares their scores.
         probe: watches the student while it learns.
     """
@@ -182,7 +184,7 @@ def build(
         seed,
         process_index=part,
         process_count=parts,
-        epoch_rows=None if owners is None else epoch_rows(owners, cfg, seed),
+        epoch_rows=epoch_rows(mixed.owners, cfg, seed, mixed.counts) if mixed else None,
     )
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     prepared = prepare_student("distill", tower, cfg, schedule, mesh)
@@ -208,6 +210,11 @@ def prepare_student(
     """The student's parameters "student/…" in stage 2 or 3."""
     shapes, axes = (flatten({"student": tree}) for tree in tower.abstract())
     return Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
+
+
+def outside(settings: Any) -> list[str]:
+    """What a student is made from beside the run: the content of the query logs."""
+    return query_log.content(settings)
 
 
 def distill(
@@ -239,9 +246,7 @@ def distill(
         given = (collection, store, queries, split, folder, place.mesh, lesson.seed)
         candidates = candidates_for(cfg, *given)
     table = student_tokens(learned, lesson.student, place.workdir.tokens)
-    stage = build(
-        cfg, lesson, table, vectors[:split], place, owners=texts.owners, candidates=candidates
-    )
+    stage = build(cfg, lesson, table, vectors[:split], place, mixed=texts, candidates=candidates)
     if watched:
         table = student_tokens(watched, lesson.student, place.workdir.tokens)
         stage = replace(stage, probe=_probe(cfg, lesson.student, stage, table, vectors, store))

@@ -89,7 +89,7 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
     ),
     "distill": (
         Effect(
-            ("queries", "query_weights"),
+            ("queries", "query_files", "query_weights"),
             lambda c: not c.distill.query_vectors,
             "no --distill.query_vectors, whose texts are learned",
         ),
@@ -103,7 +103,11 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
             lambda c: "noised" in c.distill.queries,
             "'noised' in --distill.queries",
         ),
-        Effect(("query_weights",), lambda c: len(c.distill.queries) > 1, "two or more of queries"),
+        Effect(
+            ("query_weights",),
+            lambda c: len(c.distill.queries) + bool(c.distill.query_files) > 1,
+            "two or more of queries, or query_files",
+        ),
         Effect(("normalise",), lambda c: c.distill.w_mse > 0, "w_mse above 0"),
         Effect(
             ("score_temperature",),

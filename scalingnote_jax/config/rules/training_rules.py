@@ -159,11 +159,12 @@ def check_query_sources(cfg: DistillConfig) -> None:
         expected = "one or more sources of texts, each once; 'noised' disturbs those of the others"
         given = ",".join(sources) or "nothing"
         raise bad_input("--distill.queries", given, expected, "such as train,sentences")
-    if weights and (len(weights) != len(sources) or min(weights) < 0 or not any(weights)):
+    weighed = (*sources, *(("query_files",) if cfg.query_files else ()))
+    if weights and (len(weights) != len(weighed) or min(weights) < 0 or not any(weights)):
         raise bad_input(
             "--distill.query_weights",
             ",".join(f"{w:g}" for w in weights),
-            f"a weight of 0 or more for each of {', '.join(sources)}",
+            f"a weight of 0 or more for each of {', '.join(weighed)}",
             "change it, or leave it out: then each text comes once in an epoch",
         )
     if "noised" in sources and not cfg.noise:

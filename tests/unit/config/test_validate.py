@@ -202,6 +202,8 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "fit_projection": FLAG,
         "queries": [(), ("noised",), ("train", "train"), ("test",), "train"],
         "sentences_per_document": COUNT,
+        "query_vectors": ["q.parquet", 1],  # with a stage 1
+        "query_files": [("",), "log.txt"],
         "noise": [("shouting",), "typos"],
         "noise_strength": [0.0, 1.1, NAN],
         "query_weights": [(1.0, 1.0), (-1.0,), (0.0,), (NAN,)],
@@ -233,6 +235,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "shard_rows": COUNT,
         "dim": [*COUNT_OR_ZERO, 17],  # D is 16
         "store_dtype": WORD,
+        "vectors": ["v.npy", 1],  # with a stage 1
     },
     "index": {
         "exact_below": COUNT_OR_ZERO,
