@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -69,6 +70,22 @@ def content_of(ref: str, tokenizer: bool = False) -> list[list[str]]:
     found = {f for p in (_TOKENIZER if tokenizer else _WEIGHTS) for f in path.glob(p)}
     files = sorted(file for file in found if file.is_file())
     return [[file.relative_to(path).as_posix(), file_hash(file)] for file in files]
+
+
+def files_of(ref: str) -> dict[str, Path]:
+    """Name → path of the files that decide about a model's vectors, as far as their names tell; of
+    one module of a sentence-transformers folder, those around it too.
+
+    Raises:
+        UserError: as `locate`.
+    """
+    path = locate(ref)
+    if path.is_file():
+        return {path.name: path}
+    root = path.parent if (path.parent / "modules.json").is_file() else path
+    found = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
+    wanted = (*_WEIGHTS, *_TOKENIZER)
+    return {n: p for n, p in found.items() if any(fnmatchcase(n, w) for w in wanted)}
 
 
 @functools.cache  # of a model that is there the hub is asked once

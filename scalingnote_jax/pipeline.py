@@ -18,7 +18,7 @@ from scalingnote_jax.evaluate import evaluation as evaluate
 from scalingnote_jax.retrieval import build_index, mine
 from scalingnote_jax.train import candidates, stage1, stage2, stage3
 from scalingnote_jax.vectors import encode
-from scalingnote_jax.vectors.trained import RunTowers, student_files, teacher_files, weights_hash
+from scalingnote_jax.vectors.trained import RunTowers, teacher_files, weights_hash
 from scalingnote_jax.workflow.engine import Made, Output, Place, Settings, step
 
 MIXTURE = ("data.mixture", "data.query_prompts", "data.doc_prompts")
@@ -48,9 +48,9 @@ BY_TEACHER = (*RULES, *MIXTURE, "seed", "teacher", "encode", "eval.exact")
 @step("mine", ("data", "train"), BY_TEACHER, output=mine.content)
 def mine_by_teacher(made: Made, settings: Settings, place: Place) -> None:
     """Hard negatives by a teacher → negatives/."""
-    towers, vectors = _towers(settings, made.train), made.train.folder.parent / "embeddings"
+    towers, vectors = towers_of(settings, made.train), made.train.folder.parent / "embeddings"
     ranker = mine.Ranker.of(towers, vectors, settings.encode, settings.eval.exact)
-    given = settings.mine, settings.data, settings.seed, _shown(made.data, settings)
+    given = settings.mine, settings.data, settings.seed, shown_to_documents(made.data, settings)
     mine.mine("teacher", *given, place, ranker)
 
 
@@ -61,7 +61,7 @@ TRAINED = {"output": weights_hash, "resumes": True}
 @step("train", ("data", "mine", "before"), STAGE_1, outside=teacher_files, **TRAINED)
 def train(made: Made, settings: Settings, place: Place) -> None:
     """Stage 1: LLM query tower ⇄ LLM document tower, contrastive → teacher/."""
-    collection = _shown(made.data, settings)
+    collection = shown_to_documents(made.data, settings)
     mined = made.mine and mine.open_negatives(made.mine.folder)
     pairs = stage1.Pairs(collection, Members.of(settings.data, collection), mined)
     start = stage1.Start(settings.encode.batch_size, made.before and made.before.folder)
@@ -71,7 +71,7 @@ def train(made: Made, settings: Settings, place: Place) -> None:
 @step("encode", ("data", "train"), ("teacher", "encode", "seed"), output=encode.content)
 def documents(made: Made, settings: Settings, place: Place) -> None:
     """Document tower → document vectors, computed once → embeddings/teacher-doc/."""
-    tower = _towers(settings, made.train).get("teacher", "doc")
+    tower = towers_of(settings, made.train).get("teacher", "doc")
     encode.document_vectors(tower, Collection.open(made.data.folder), settings.encode, place)
 
 
@@ -79,13 +79,13 @@ READ = ("data", "train", "encode")
 STAGE_2 = ("distill", "teacher", "encode", "seed")
 
 
-@step("distill", READ, STAGE_2, outside=student_files, looks=("documents",), **TRAINED)
+@step("distill", READ, STAGE_2, outside=stage2.outside, looks=("documents",), **TRAINED)
 def distill(made: Made, settings: Settings, place: Place) -> None:
     """Stage 2: small tower → the teacher's query vectors, query-only → student/."""
-    lesson = stage2.Lesson.of(_towers(settings, made.train, None), settings.encode)
-    vectors = made.encode or made.documents  # read by terms that compare scores, else looked at
-    collection = _shown(made.data, settings)
-    stage2.distill(settings.distill, lesson, collection, vectors and vectors.folder, place)
+    lesson = stage2.Lesson.of(towers_of(settings, made.train, None), settings.encode)
+    read_or_seen = made.encode or made.documents  # by terms that compare scores, or by the probe
+    given = shown_to_documents(made.data, settings), read_or_seen and read_or_seen.folder, place
+    stage2.distill(settings.distill, lesson, *given)
 
 
 STAGE_3 = (
@@ -97,9 +97,9 @@ STAGE_3 = (
 @step("refine", (*READ, "distill"), STAGE_3, **TRAINED)
 def refine(made: Made, settings: Settings, place: Place) -> None:
     """Stage 3, an option: the student meets the frozen document vectors → student/refined/."""
-    lesson = stage2.Lesson.of(_towers(settings, made.train, made.distill), settings.encode)
+    lesson = stage2.Lesson.of(towers_of(settings, made.train, made.distill), settings.encode)
     negatives = candidates.Rules(settings.mine, settings.eval.exact)
-    collection, sizes = _shown(made.data, settings), settings.distill.matryoshka
+    collection, sizes = shown_to_documents(made.data, settings), settings.distill.matryoshka
     members = Members.of(settings.data, collection)
     given = settings.refine, lesson, sizes, negatives, collection, members
     stage3.refine(*given, made.encode.folder, place)
@@ -114,7 +114,7 @@ INDEX = ("index", "teacher", "encode", "seed", "eval.depth")
 )  # fmt: skip
 def index(made: Made, settings: Settings, place: Place) -> None:
     """ScaNN over the document vectors, tuned by held-out queries of the teacher → index/."""
-    tower = _towers(settings, made.train).get("teacher", "query")
+    tower = towers_of(settings, made.train).get("teacher", "query")
     given = tower, made.data.folder, settings.encode, settings.seed
     queries, depth = build_index.TuningQueries(*given), settings.eval.depth
     build_index.make_index(made.encode.folder, settings.index, depth, place, queries)
@@ -129,19 +129,19 @@ READ_BY_EVAL = (*READ, "distill", "refine", "index")
 )  # fmt: skip
 def evaluation(made: Made, settings: Settings, place: Place) -> None:
     """Student, teacher and baselines on the very same index → eval/, report.html."""
-    towers = _towers(settings, made.train, made.distill, made.refine)
+    towers = towers_of(settings, made.train, made.distill, made.refine)
     subject = evaluate.Subject.of(
         settings, towers, Collection.open(made.data.folder), place.workdir
     )
     evaluate.evaluate(subject, place.mesh)
 
 
-def _shown(data: Output, settings: Settings) -> Collection:
+def shown_to_documents(data: Output, settings: Settings) -> Collection:
     """The collection as the document tower sees it."""
     return Collection.open(data.folder).as_shown(settings.teacher.doc.text.prompt)
 
 
-def _towers(settings: Settings, *trained: Output | None) -> RunTowers:
+def towers_of(settings: Settings, *trained: Output | None) -> RunTowers:
     """The towers of stages 1, 2 and 3, as far as they are asked for and there."""
     made = zip(("train", "distill", "refine"), trained, strict=False)
     folders = {verb: output.folder for verb, output in made if output}

@@ -16,6 +16,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scalingnote_jax import pipeline
+from scalingnote_jax.brought import steps as brought
 from scalingnote_jax.config import Config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import UserError, bad_input
@@ -33,19 +34,22 @@ def tasks(config: Config, workdir: Workdir) -> list[Task]:
     data = Task(pipeline.data, workdir.data, workdir)
     rounds, stages = _rounds(config, workdir, data), config.stages
     read = {"data": data, "train": rounds[-1]}
-    documents = Task(pipeline.documents, workdir.embeddings("teacher", "doc"), workdir, read)
+    encode = brought.documents if config.encode.vectors else pipeline.documents
+    documents = Task(encode, workdir.embeddings("teacher", "doc"), workdir, read)
     made: Reads = {**read, "encode": documents}
     if stages.distills:
         # Without a term that compares scores only the probe looks at documents, if they are there
         looks = {} if needs_documents(config.distill) else {"documents": documents}
         given = read if looks else made
-        distill = Task(pipeline.distill, workdir.student, workdir, given, looks)
+        stage_2 = brought.distill if config.distill.query_vectors else pipeline.distill
+        distill = Task(stage_2, workdir.student, workdir, given, looks)
         made = {**made, "distill": distill}
     if stages.refines:
         made = {**made, "refine": Task(pipeline.refine, workdir.refined, workdir, made)}
     read = {name: made[name] for name in ("data", "train", "encode")}
     index = Task(pipeline.index, workdir.index, workdir, read)
-    evaluation = Task(pipeline.evaluation, workdir.eval, workdir, {**made, "index": index})
+    judged = pipeline.evaluation if config.data.source != "none" else brought.evaluation
+    evaluation = Task(judged, workdir.eval, workdir, {**made, "index": index})
     later = [task for name, task in made.items() if name not in ("data", "train")]
     return [data, *rounds, *later, index, evaluation]
 
@@ -110,7 +114,9 @@ def finished_metrics(config: Config, workdir: Workdir) -> dict[str, Any] | None:
 
 
 def _rounds(config: Config, workdir: Workdir, data: Task) -> list[Task]:
-    """The mining and training of each round of stage 1."""
+    """The mining and training of each round of stage 1; or the towers as they come."""
+    if not config.stages.trains:
+        return [Task(brought.towers, workdir.teacher, workdir)]
     found: list[Task] = []
     teacher: Task | None = None
     sources = config.mine.rounds

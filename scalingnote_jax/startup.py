@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from scalingnote_jax.config import Config, TowerConfig, replace
 from scalingnote_jax.config.neutral import is_neutral
 from scalingnote_jax.config.stages import Side
+from scalingnote_jax.config.student import one_model
+from scalingnote_jax.config.towers import BY_VECTORS, SAME_MODEL
 from scalingnote_jax.config.validate import validate
 from scalingnote_jax.config.values import (
     CONFIG_FILE,
@@ -49,6 +51,13 @@ def check_places(config: Config, verb: str) -> None:
         UserError: the data source, a run file, weights or a tokenizer cannot be opened.
     """
     open_source(config.data)
+    brought = {"encode.vectors": config.encode.vectors}
+    brought["distill.query_vectors"] = config.distill.query_vectors
+    files = [*brought.items(), *(("distill.query_files", n) for n in config.distill.query_files)]
+    for field, path in files:
+        if path and not Path(path).expanduser().exists():
+            given, expected = f"{path!r} is not there", "what docs/bring.md lists"
+            raise bad_input(f"--{field}", given, expected, "check the path")
     for path in config.eval.runs:
         if not Path(path).is_file():
             raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")
@@ -64,7 +73,10 @@ def check_places(config: Config, verb: str) -> None:
 def _locate(cfg: TowerConfig, where: str) -> None:
     field = f"--{where}.weights"
     try:
-        if cfg.weights != "random" and not cfg.weights.startswith("teacher:"):
+        if cfg.weights == BY_VECTORS:
+            return
+        drawn_or_given = cfg.weights in ("random", SAME_MODEL) or cfg.weights.startswith("teacher:")
+        if not drawn_or_given:
             locate(cfg.weights)
         field = f"--{where}.tokenizer"
         if cfg.tokenizer not in ("", "bytes"):
@@ -86,7 +98,7 @@ def completed(config: Config, planned: bool = False, tell: bool = True) -> Confi
     """
     from scalingnote_jax.models.weights.beside.completion import complete_tower
 
-    teacher, student = config.teacher, config.distill.student
+    teacher, student = one_model(config.teacher), config.distill.student
     towers: tuple[tuple[TowerConfig, Side, str], ...] = (
         (teacher.query, "query", "teacher.query"),
         (teacher.doc, "doc", "teacher.doc"),
@@ -134,8 +146,10 @@ def check_on_mesh(config: Config, verb: str, mesh: Mesh) -> None:
     from scalingnote_jax.models.tower import tower_def
 
     check_batches(config, mesh)
-    Towers(config.teacher)
-    check_own_head(config.train, config.teacher.doc)
+    if BY_VECTORS not in (config.teacher.query.weights, config.teacher.doc.weights):
+        Towers(config.teacher)
+    if config.stages.trains:
+        check_own_head(config.train, config.teacher.doc)
     if config.stages.distills:
         student = student_config(config.distill.student, config.teacher.query)
         tower_def(student, "distill.student")
@@ -149,7 +163,8 @@ def check_batches(config: Config, mesh: Mesh) -> None:
     """
     from scalingnote_jax.train.prepare import check_batch
 
-    check_batch("train", config.train, mesh)
+    if config.stages.trains:
+        check_batch("train", config.train, mesh)
     if config.stages.distills:
         check_batch("distill", config.distill, mesh)
     if config.stages.refines:

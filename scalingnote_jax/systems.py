@@ -151,12 +151,15 @@ def label(name: str) -> str:
 
 
 def systems_of(stages: Stages, wanted: Sequence[str]) -> list[System]:
-    """Those of `eval.systems` that a run has: without stage 2 there is no student. With stage 3 the
-    refined student is one where the student is.
+    """Those of `eval.systems` that a run has. Without stage 1 what is untrained is the teacher; a
+    teacher that is known by its vectors has no tower to ask; without stage 2 there is no student.
+    With stage 3 the refined student is one where the student is.
     """
     found: list[str] = []
+    missing = {"refined"} | (set() if stages.trains else {"untrained"})
+    missing |= set() if stages.asks_teacher else {TEACHER}
     for name in wanted:
-        if name != "refined" and (stages.distills or not REGISTRY[name].student):
+        if name not in missing and (stages.distills or not REGISTRY[name].student):
             found.append(name)
         if name in ("student", "refined") and stages.refines and "refined" not in found:
             found.append("refined")

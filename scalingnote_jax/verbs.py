@@ -113,8 +113,14 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
     """A trained tower as a folder that other software loads."""
     parser.add_argument("workdir", help="a workdir in which the tower is trained")
     parser.add_argument("out", help="the folder to write")
-    formats = ("sentence-transformers", "hf", "stablehlo", "onnx")
-    parser.add_argument("--format", required=True, choices=formats)
+    towers = ("sentence-transformers", "hf", "stablehlo", "onnx")
+    vectors = ("parquet", "faiss", "vertex")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=(*towers, *vectors),
+        help="parquet, faiss, vertex: not a tower, but the document vectors with their ids",
+    )
     parser.add_argument("--tower", default="student", choices=("student", "teacher"))
     parser.add_argument(
         "--side",
@@ -126,6 +132,10 @@ def export(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("--collection", help="of a mixture with prompts: which it is for")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     args = parser.parse_args(words)
+    if args.format in vectors:
+        from scalingnote_jax.export.export_vectors import export_vectors
+
+        return export_vectors(Path(args.workdir), args.format, Path(args.out), args.overwrite)
     from scalingnote_jax.export.export_towers import ExportRequest, export_towers
     from scalingnote_jax.run import finished_metrics
     from scalingnote_jax.vectors.pairing import served_config

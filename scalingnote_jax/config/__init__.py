@@ -94,7 +94,13 @@ class Config:
     @property
     def stages(self) -> Stages:
         """Which of the optional stages there are."""
-        return Stages.of(self.name, self.distill.duration, self.refine.duration)
+        return Stages.of(
+            self.name,
+            self.train.duration,
+            self.distill.duration,
+            self.refine.duration,
+            self.teacher.query.weights,
+        )
 
 
 replace = dataclasses.replace

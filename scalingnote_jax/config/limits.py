@@ -125,8 +125,7 @@ CosineDifference = Annotated[float, Range(-2, 2)]
 CosineMargin = Annotated[float, Range(0, 2)]
 AxisSize = Annotated[int, Range(1, also=-1)]
 
-# A stage's own length cannot be a share of itself; "" leaves an optional stage out
-StageDuration = Annotated[str, Duration(("step", "epoch", "example"))]
+# A stage's own length cannot be a share of itself; "" leaves the stage out
 OptionalDuration = Annotated[str, Duration(("step", "epoch", "example"), empty=True)]
 Interval = Annotated[str, Duration(durations.UNITS)]
 # The optimizer knows neither the batch size nor the epoch

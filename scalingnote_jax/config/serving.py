@@ -25,6 +25,9 @@ Disturbance = Literal[QueryNoise, CorpusChange, "unseen_queries"]
 class EncodeConfig:
     """Turning texts into vectors once training is over."""
 
+    # Document vectors that others have made, taken in instead of encoding: an .npy file or a folder
+    # of them with ids beside, Parquet with `id` and `vector`, a FAISS index (docs/bring.md)
+    vectors: str = ""
     # Texts of max_tokens at once; of shorter ones as many more as have no more tokens. 0: 16 on a
     # CPU, else 64, of which a large slice wants a multiple
     batch_size: CountOrZero = 0

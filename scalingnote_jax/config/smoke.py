@@ -33,7 +33,7 @@ def shrunk(config: Config) -> Config:
         teacher=replace(teacher, query=_tower(teacher.query), doc=_tower(teacher.doc)),
         train=replace(
             train,
-            duration=STEPS,
+            duration=train.duration and STEPS,
             batch_size=BATCH,
             encode_chunks=min(train.encode_chunks, 2),
             accumulate=min(train.accumulate, 2),

@@ -1,8 +1,9 @@
 """Which of the method's stages a run has, and what follows: which tower is shipped, and what its
 rows are called. Not for what a stage does: `train/`.
 
-A stage whose duration is "" is left out. Without stage 2 the query tower of stage 1 is what is
-shipped: TwinBERT and ScalingDoc, the paper's baselines, are such configs.
+A stage whose duration is "" is left out. Without stage 1 the teacher's towers are used as they
+come. Without stage 2 the teacher's query tower is what is shipped: TwinBERT and ScalingDoc, the
+paper's baselines, are such configs.
 """
 
 from __future__ import annotations
@@ -10,29 +11,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scalingnote_jax.config.towers import BY_VECTORS
+
 Role = Literal["untrained", "teacher", "student", "student_int8", "refined"]
 Side = Literal["query", "doc"]
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The optional stages of one run.
+    """The stages of one run.
 
     Attributes:
         name: of the config.
+        trains: whether there is a stage 1; without it the teacher's towers are as they come.
         distills: whether there is a stage 2.
         refines: whether there is a stage 3; what it refines is the student.
+        asks_teacher: whether the teacher's query tower is here, and not only vectors by it.
     """
 
     name: str
+    trains: bool
     distills: bool
     refines: bool
+    asks_teacher: bool = True
 
     @classmethod
-    def of(cls, name: str, distill_duration: str, refine_duration: str) -> Stages:
-        """From the durations of stages 2 and 3."""
-        distills = bool(distill_duration)
-        return cls(name, distills, distills and bool(refine_duration))
+    def of(cls, name: str, train: str, distill: str, refine: str, query: str) -> Stages:
+        """From the durations of stages 1, 2 and 3, and the weights of the teacher's query tower."""
+        parts = bool(train), bool(distill), bool(distill and refine)
+        return cls(name, *parts, query != BY_VECTORS)
 
     @property
     def shipped(self) -> Role:
@@ -45,6 +52,9 @@ class Stages:
 
     def row_name(self, system: str) -> str:
         """What the rows of a system are called. Without stage 2 there is nothing that the towers of
-        stage 1 teach: they are the config's own system ("twinbert", "scalingdoc").
+        stage 1 teach: they are the config's own system ("twinbert", "scalingdoc"); towers as they
+        come are "model".
         """
-        return self.name if system == "teacher" and not self.distills else system
+        if system != "teacher" or self.distills:
+            return system
+        return self.name if self.trains else "model"

@@ -1,5 +1,5 @@
-"""What a student that starts from the trained teacher takes from its query tower's config. Not for
-weights: `models/from_teacher.py`.
+"""What a tower takes from the config of the teacher's query tower: a student that starts from its
+trained layers, and a document tower that is the same model. Not for weights: `from_teacher.py`.
 """
 
 from __future__ import annotations
@@ -7,7 +7,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from scalingnote_jax.config.towers import ENDS, FIRST, Shape, TextConfig, TowerConfig
+from scalingnote_jax.config.towers import (
+    ENDS,
+    FIRST,
+    SAME_MODEL,
+    Shape,
+    TextConfig,
+    TowerConfig,
+    TowersConfig,
+)
+from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 
 _FIELD = "--distill.student"
@@ -42,3 +51,22 @@ def follows_teacher(student: TowerConfig, teacher: TowerConfig, shape: Shape | N
             raise bad_input(f"{_FIELD}.{name}", str(given), expected, "leave it out")
     text = teacher.text if student.text == TextConfig() else student.text
     return replace(student, text=text, **follows)
+
+
+def one_model(teacher: TowersConfig) -> TowersConfig:
+    """`teacher` with a document tower of weights "query" filled in: the query tower's model, with
+    one set of weights for both sides and the document tower's own `text`.
+
+    Raises:
+        UserError: the document tower says something else than the query tower.
+    """
+    query, doc = teacher.query, teacher.doc
+    if doc.weights != SAME_MODEL:
+        return teacher
+    ours, theirs, plain = field_values(doc), field_values(query), field_values(TowerConfig())
+    for name, value in ours.items():
+        own = name == "weights" or name.startswith("text.")
+        if not own and value not in (plain.get(name), theirs.get(name)):
+            expected = f"{theirs.get(name)!r}, as weights={SAME_MODEL!r} is the query tower's model"
+            raise bad_input(f"--teacher.doc.{name}", repr(value), expected, "leave it out")
+    return replace(teacher, doc=replace(query, text=doc.text), share=True)

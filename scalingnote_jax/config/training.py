@@ -22,7 +22,6 @@ from scalingnote_jax.config.limits import (
     PositiveShare,
     Seed,
     Share,
-    StageDuration,
     WarmUp,
     Weight,
 )
@@ -50,8 +49,8 @@ Entry = Annotated[str, Form(r"[^=]+=.*", "NAME=PROMPT")]
 class DataConfig:
     """Where corpus, queries and judgements come from, and how they are cut."""
 
-    # docs/data.md says what each of them reads
-    source: Literal["pydocs", "beir", "msmarco", "ir_datasets", "pairs", "tfds"] = "pydocs"
+    # docs/data.md says what each of them reads; "none": there are no texts, only encode.vectors
+    source: Literal["pydocs", "beir", "msmarco", "ir_datasets", "pairs", "tfds", "none"] = "pydocs"
     path: str = ""  # the source's folder or file, ir_datasets' id, TFDS's name; pydocs has none
     # Several collections as one, each NAME=PATH or NAME=SOURCE:PATH, or without a name; ids get
     # "NAME:" in front. (): one collection, at `path`
@@ -104,7 +103,9 @@ class OptimConfig:
 class TrainConfig:
     """Stage 1: contrastive training of both towers."""
 
-    duration: StageDuration = "1 epochs"  # how long stage 1 trains
+    # How long stage 1 trains. "": not at all, the teacher's towers are used as they come, on a
+    # collection without training judgements too (docs/bring.md)
+    duration: OptionalDuration = "1 epochs"
     batch_size: Count = 64  # B, queries of a step on all devices together
     # G - 1 documents drawn for each query beside its positive: hard negatives where they were mined
     # (MineConfig), random ones for the rest; all N are everybody's negatives
@@ -204,7 +205,14 @@ class DistillConfig:
     # these kinds (docs/robustness.md), never as the evaluation disturbs its own
     noise: tuple[QueryNoise, ...] = ("typos", "swaps", "dropped_words", "truncated")
     noise_strength: PositiveShare = 0.2  # for most kinds the share of words that are touched
-    # Share of each of `queries` in what an epoch sees, of any sum; (): each text once
+    # Parquet with `text` and `vector`: these texts are learned, with the teacher's vectors of them,
+    # instead of `queries` with vectors by its tower (docs/bring.md)
+    query_vectors: str = ""
+    # A log of queries, learned beside `queries` by how often they were asked: .txt with a text on
+    # each line, .jsonl with `text` and `count` (docs/bring.md)
+    query_files: tuple[Filled, ...] = ()
+    # Share of each of `queries`, and behind them of `query_files`, in what an epoch sees, of any
+    # sum; (): each text once, one of a log by its count
     query_weights: tuple[Weight, ...] = ()
     max_queries: CountOrZero = 0  # a seeded sample of this many texts; 0 keeps all
     cache_dtype: Literal["float32", "bfloat16"] = "float32"  # of the teacher's vectors on disk
@@ -225,8 +233,6 @@ class DistillConfig:
     top_documents: Count = 16  # the teacher's best of each query: in w_kl, w_margin, w_rank
     # Drawn anew each step, shared by its queries: in w_kl, w_margin, w_rank too
     sample_documents: Count = 256
-    # A query meets the best documents of its batch's other queries too
-    share_top_documents: bool = False
     # Lengths, rising to D, that the student's vectors may be cut to; (): D alone
     matryoshka: tuple[Count, ...] = ()
     # Mean gradient of this many parts of the batch, one after the other: that of the whole batch

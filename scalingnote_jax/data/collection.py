@@ -70,8 +70,9 @@ class Collection:
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         self.query_prompts: dict[str, str] = manifest["query_prompts"]
         self.fingerprint: str = manifest["fingerprint"]
-        self.documents: StoredRows[Document] = StoredRows(data_dir, "corpus", "train", _document)
-        self.queries: StoredRows[Query] = StoredRows(data_dir, "queries", "train", _query)
+        rows = len(self.doc_ids), len(self.query_ids)
+        self.documents = StoredRows(data_dir, "corpus", "train", _document, rows[0])
+        self.queries = StoredRows(data_dir, "queries", "train", _query, rows[1])
         self._qrels: dict[str, Qrels] = {}
 
     @classmethod
@@ -127,12 +128,20 @@ class Collection:
 class StoredRows(Sequence[T]):
     """Records of one TFDS split by row number, read when asked for; threads may share it."""
 
-    def __init__(self, data_dir: Path, config: str, split: str, decode: Callable[[Any], T]):
+    def __init__(
+        self,
+        data_dir: Path,
+        config: str,
+        split: str,
+        decode: Callable[[Any], T],
+        count: int | None = None,
+    ):
+        """`count`: of the records; None: what is there says it. Of none there is no dataset."""
         self._folder, self._split = data_dir / "retrieval" / config / TFDS_VERSION, split
-        self._decode = decode
+        self._decode, self._count = decode, count
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._source) if self._count is None else self._count
 
     @overload
     def __getitem__(self, row: int) -> T: ...
@@ -154,6 +163,8 @@ class StoredRows(Sequence[T]):
         return self._read([int(row) for row in rows])
 
     def _read(self, rows: Sequence[int]) -> list[T]:
+        if not rows:
+            return []
         try:
             records = self._source.__getitems__(list(rows))
             return [self._decode(record) for record in records]

@@ -80,17 +80,11 @@ def source_hash(settings: Any) -> list[str]:
 
 
 def _write(source: Source, found: Survey, query_prompts: dict[str, str], folder: Path) -> None:
-    from scalingnote_jax.data import tfds_builder
 
     total = len(found.doc_ids) + len(found.query_ids) + sum(map(len, found.qrels.values()))
     with progress("write dataset", total=total, unit="records") as bar:
-        kept = (d for d in source.documents() if d.id not in found.dropped)
-        documents = map(asdict, _same(kept, found.doc_ids))
-        tfds_builder.write("corpus", folder, {"train": _counted(documents, bar)})
-        queries = map(asdict, _same(source.queries(), found.query_ids))
-        tfds_builder.write("queries", folder, {"train": _counted(queries, bar)})
-        judged = {split: _counted(_judged(qrels), bar) for split, qrels in found.qrels.items()}
-        tfds_builder.write("qrels", folder, judged)
+        if found.doc_ids:
+            _write_records(source, found, folder, bar)
     ids = {"documents": found.doc_ids, "queries": found.query_ids}
     (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
     np.save(folder / "doc_groups.npy", found.groups.docs)
@@ -98,6 +92,18 @@ def _write(source: Source, found: Survey, query_prompts: dict[str, str], folder:
     np.save(folder / "query_groups.npy", found.groups.queries)
     manifest = _manifest(found, folder) | {"query_prompts": query_prompts}
     write_manifest(folder, manifest)
+
+
+def _write_records(source: Source, found: Survey, folder: Path, bar: Bar) -> None:
+    from scalingnote_jax.data import tfds_builder
+
+    kept = (d for d in source.documents() if d.id not in found.dropped)
+    documents = map(asdict, _same(kept, found.doc_ids))
+    tfds_builder.write("corpus", folder, {"train": _counted(documents, bar)})
+    queries = map(asdict, _same(source.queries(), found.query_ids))
+    tfds_builder.write("queries", folder, {"train": _counted(queries, bar)})
+    judged = {split: _counted(_judged(qrels), bar) for split, qrels in found.qrels.items()}
+    tfds_builder.write("qrels", folder, judged)
 
 
 def _manifest(found: Survey, folder: Path) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def survey(source: Source, cfg: DataConfig) -> Survey:
     hashes = TextHashes()
     doc_ids = _read(kept, digest, cfg, hashes.add_document)
     query_ids = _read(source.queries(), digest, cfg, hashes.add_query)
+    if cfg.source == "none":
+        return Survey([], [], hashes.groups(), {}, digest.hexdigest(), frozenset())
     for name, ids in (("corpus", doc_ids), ("query set", query_ids)):
         if not ids:
             given = f"the {name} is empty"

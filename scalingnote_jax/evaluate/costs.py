@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.evaluate.subject import Subject, Trainings
 from scalingnote_jax.files.typed_json import COUNT
 from scalingnote_jax.models.flops import step_flops, tower_flops
@@ -38,10 +39,13 @@ def costs(subject: Subject) -> dict[str, Cost]:
         {"flops", "secs", and of a training "steps", "examples"}}}.
     """
     workdir, made = subject.workdir, subject.stages
-    if not read_metrics(workdir.teacher / "metrics.jsonl"):
+    teacher = subject.towers.teacher
+    by_vectors = BY_VECTORS in (teacher.query.weights, teacher.doc.weights)
+    if by_vectors or (made.trains and not read_metrics(workdir.teacher / "metrics.jsonl")):
         return {}
-    towers = Towers(subject.towers.teacher)
-    stages = _stage_1(subject.trainings, workdir, towers, len(subject.collection.doc_ids))
+    towers, documents = Towers(teacher), len(subject.collection.doc_ids)
+    stages = _stage_1(subject.trainings, workdir, towers, documents) if made.trains else {}
+    stages |= {"encode": _encoding(workdir, towers, documents)}
     spent = {made.row_name(TEACHER): _sum_up(stages, towers.query)}
     if made.distills:
         student = tower_def(subject.towers.student_config, "distill.student")
@@ -69,16 +73,18 @@ def _stage_1(cfg: Trainings, workdir: Workdir, towers: Towers, documents: int) -
     trained, _ = split_frozen("teacher", towers.abstract()[0], freeze)
     each = step_flops(train, towers, set(trained)).model
     stages = {"train": _training((p.teacher for p in places), train.batch_size, each)}
-    all_documents = tower_flops(towers.doc, documents).model
     if set(rounds) != {"none"}:
         secs = sum(_secs(p.negatives) for p in places)
         stages["mine"] = {
-            "flops": all_documents * list(rounds).count("teacher"),
+            "flops": tower_flops(towers.doc, documents).model * list(rounds).count("teacher"),
             "secs": round(secs, 1),
         }
-    folder = workdir.embeddings("teacher", "doc")
-    stages["encode"] = {"flops": all_documents, "secs": round(_secs(folder), 1)}
     return stages
+
+
+def _encoding(workdir: Workdir, towers: Towers, documents: int) -> Cost:
+    secs = _secs(workdir.embeddings("teacher", "doc"))
+    return {"flops": tower_flops(towers.doc, documents).model, "secs": round(secs, 1)}
 
 
 def _stage_2(size: int, workdir: Workdir, student: TowerDef, teacher: TowerDef) -> Cost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def _open(subject: Subject, name: str, path: str) -> _Other:
 
 def _documents(subject: Subject, encoders: Encoders, others: list[_Other]) -> list[VectorStore]:
     """The document vectors of each collection, by the teacher."""
-    encoder, mesh = encoders.get("teacher", "doc"), encoders.mesh
+    encoder, mesh = partial(encoders.get, "teacher", "doc"), encoders.mesh
     tower, cfg = subject.towers.get("teacher", "doc"), subject.encode
     return [
         side_vectors(tower, o.collection, o.workdir.vectors, o.workdir.tokens, cfg, mesh, encoder)

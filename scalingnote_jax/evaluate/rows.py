@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def _dense(
     )
     encoder, mesh, workdir = encoders.get(query.role, "query"), encoders.mesh, subject.workdir
     given = subject.collection, workdir.vectors, workdir.tokens, subject.encode, mesh
-    store = side_vectors(doc, *given, encoders.get(doc.role, "doc"))
+    store = side_vectors(doc, *given, partial(encoders.get, doc.role, "doc"))
     with progress(f"search ({system.name})", total=len(queries), unit="queries") as bar:
         vectors = encoder.unit(encoder.encode([q.text for q in queries]))
         cfg, documents, depth = subject.eval.exact, store.on_disk(), _depth(subject)

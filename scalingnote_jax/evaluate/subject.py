@@ -73,10 +73,11 @@ class Subject:
         cls, settings: Any, towers: RunTowers, collection: Collection, workdir: Workdir
     ) -> Subject:
         """From the sections of a config."""
-        durations = settings.distill.duration, settings.refine.duration
-        stages = Stages.of(settings.name, *durations)
+        train, distill, refine = settings.train, settings.distill, settings.refine
+        durations = train.duration, distill.duration, refine.duration
+        stages = Stages.of(settings.name, *durations, settings.teacher.query.weights)
         rounds = settings.mine.rounds
-        trainings = Trainings(settings.train, rounds, settings.distill, settings.refine)
+        trainings = Trainings(train, rounds, distill, refine)
         names = [f.name for f in fields(Config) if f.name != "mesh"]
         return cls(
             stages,

@@ -40,7 +40,7 @@ def dry_run(
     """
     sizes = " × ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     console.print(f"mesh: {sizes} ({mesh.size} devices)")
-    if verb in ("train", "run"):
+    if verb in ("train", "run") and stages.trains:
         towers = Towers(teacher)
         freeze = towers.freeze(train.learn_temperature)
         _print_parameters("train", train, *towers.abstract(), freeze, mesh)

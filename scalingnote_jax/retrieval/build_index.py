@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import EncodeConfig, IndexConfig
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
@@ -73,7 +74,9 @@ class TuningQueries:
     seed: int
 
     def vectors(self, most: int, mesh: Mesh) -> np.ndarray | None:
-        """[at most `most`, D] unit vectors; None where there are no such queries."""
+        """[at most `most`, D] unit vectors; None where there are no such queries, or no tower."""
+        if self.tower.cfg.weights == BY_VECTORS:
+            return None
         collection = Collection.open(self.data)
         judged = {s: set(collection.qrels(s)) for s in ("dev", "train") if s in collection.splits}
         ids = next((found for found in judged.values() if found), set())

@@ -153,8 +153,11 @@ class Candidates:
             sample: S, of all processes.
             part, parts: of the sample, this process's.
         """
-        assert len(store) == len(collection.doc_ids), "vectors of other documents"
-        self._rows, self._groups = store.on_disk(), collection.doc_groups
+        texts = len(collection.doc_ids)
+        assert texts in (0, len(store)), "vectors of other documents"
+        # Without texts no two documents are known to be the same
+        groups = collection.doc_groups if texts else np.arange(len(store))
+        self._rows, self._groups = store.on_disk(), groups
         self._best, self._sample, self._seed = best, sample, seed
         size = sample // parts
         self._own = slice(part * size, (part + 1) * size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import DistillConfig, EncodeConfig, RefineConfig, TowerConfig, replace
-from scalingnote_jax.data.augment.query_texts import epoch_rows, query_texts
+from scalingnote_jax.data.augment import query_log
+from scalingnote_jax.data.augment.query_texts import QueryTexts, epoch_rows
 from scalingnote_jax.data.batches import TextSampler
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.devices import mesh as mesh_lib
@@ -42,10 +44,10 @@ from scalingnote_jax.train.probe import Probe, alarms, cone, encode_again, mean_
 from scalingnote_jax.train.start import student_start
 from scalingnote_jax.train.state import TrainState
 from scalingnote_jax.train.step import Batch, Metrics, dropout_keys, student_vectors, update
-from scalingnote_jax.vectors.encode import text_vectors
 from scalingnote_jax.vectors.pairing import pairing_meta
 from scalingnote_jax.vectors.store import VectorStore
-from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
+from scalingnote_jax.vectors.taught import Taught, taught_by_tower
+from scalingnote_jax.vectors.trained import RunTowers, TrainedTower, student_files
 from scalingnote_jax.workflow.engine import Place
 
 
@@ -78,12 +80,8 @@ def distill_step(
         documents: tuple[jax.Array, ...] = ()
         ids = None
         if "top_emb" in batch:
-            shared_emb, shared_ids = batch["sample_emb"], batch["sample_ids"]
-            if cfg.share_top_documents:
-                best = batch["top_emb"].reshape(-1, shared_emb.shape[-1])
-                shared_emb = jnp.concatenate([best, shared_emb])
-                shared_ids = jnp.concatenate([batch["top_ids"].reshape(-1), shared_ids])
-            documents, ids = (batch["top_emb"], shared_emb), (batch["top_ids"], shared_ids)
+            documents = (batch["top_emb"], batch["sample_emb"])
+            ids = (batch["top_ids"], batch["sample_ids"])
         loss = partial(stage2_loss, cfg=cfg, ids=ids)
         vectors = (student_raw, batch["teacher_raw"])
         total, sums = matryoshka(loss, cfg.matryoshka)(*vectors, *documents)
@@ -160,7 +158,7 @@ def build(
     vectors: np.ndarray,
     place: Place,
     *,
-    owners: np.ndarray | None = None,
+    mixed: QueryTexts | None = None,
     candidates: Candidates | None = None,
     probe: Probe | None = None,
 ) -> Stage:
@@ -169,7 +167,7 @@ def build(
     Args:
         table: the query texts in the student's tokens.
         vectors: [len(table), D] float32, the teacher's raw vectors of the same texts.
-        owners: the sources of the texts, as in `QueryTexts`, where they are mixed by weights.
+        mixed: the texts, where they are mixed by weights or counts.
         candidates: the documents of each step, where a term compares their scores.
         probe: watches the student while it learns.
     """
@@ -193,7 +191,7 @@ def build(
         seed,
         process_index=part,
         process_count=parts,
-        epoch_rows=None if owners is None else epoch_rows(owners, cfg, seed),
+        epoch_rows=epoch_rows(mixed.owners, cfg, seed, mixed.counts) if mixed else None,
     )
     schedule = make_schedule("distill", cfg, texts.steps_per_epoch)
     prepared = prepare_student("distill", tower, cfg, schedule, mesh)
@@ -221,28 +219,33 @@ def prepare_student(
     return Prepared("distill.student", shapes, axes, tower.freeze, cfg, schedule, mesh)
 
 
+def outside(settings: Any) -> list[Any]:
+    """What a student is made from beside the run: the content of its weights' files and of the
+    query logs.
+    """
+    return [student_files(settings), query_log.content(settings)]
+
+
 def distill(
     cfg: DistillConfig,
     lesson: Lesson,
     collection: Collection,
     documents: Path | None,
     place: Place,
+    taught: Taught | None = None,
 ) -> TrainState:
     """Runs stage 2 to its end, from the newest checkpoint if there is one.
 
     Args:
         documents: the folder of the teacher's document vectors; None where there are none yet,
             which only terms that compare scores need.
+        taught: None: the config's query texts, with vectors by the teacher's query tower.
     """
-    prompts = collection.query_prompts.values()
-    texts = query_texts(cfg, collection, lesson.seed, prompts)
-    learned, watched = texts.learned, texts.probe(cfg.probe_queries, lesson.seed)
-    counts = np.bincount(texts.owners, minlength=len(cfg.queries))
-    sources = ", ".join(f"{n} {name}" for name, n in zip(cfg.queries, counts, strict=True))
-    say(f"distill: {len(learned)} query texts ({sources}); watched on {len(watched)} others")
-    both = [*learned, *watched]
-    cached = cfg.cache_dtype, lesson.encode, place
-    queries = text_vectors(lesson.teacher, both, "distill", *cached)
+    by_tower = lesson.teacher, lesson.encode, lesson.seed
+    taught = taught or taught_by_tower(cfg, collection, *by_tower, place)
+    texts, watched, queries = taught.texts, taught.watched, taught.vectors
+    learned = texts.learned
+    say(f"distill: {texts.said(cfg.queries)}; watched on {len(watched)} others")
     vectors, split = queries.vectors(), len(learned)
     store = open_share(documents) if documents else None
     candidates = None
@@ -252,9 +255,7 @@ def distill(
         given = (collection, store, queries, split, folder, place.mesh, lesson.seed)
         candidates = candidates_for(cfg, *given)
     table = student_tokens(learned, lesson.student, place.workdir.tokens)
-    stage = build(
-        cfg, lesson, table, vectors[:split], place, owners=texts.owners, candidates=candidates
-    )
+    stage = build(cfg, lesson, table, vectors[:split], place, mixed=texts, candidates=candidates)
     if watched:
         table = student_tokens(watched, lesson.student, place.workdir.tokens)
         stage = replace(stage, probe=_probe(cfg, lesson.student, stage, table, vectors, store))

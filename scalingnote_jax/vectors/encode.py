@@ -23,9 +23,9 @@ from scalingnote_jax.progress import progress, say
 from scalingnote_jax.text.contract import token_table
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encoder import Encoder, load_encoder
-from scalingnote_jax.vectors.store import StoreWriter, VectorStore
+from scalingnote_jax.vectors.store import FORM, REBUILD, StoreWriter, VectorStore
 from scalingnote_jax.vectors.trained import TrainedTower
-from scalingnote_jax.workflow.artefact import MANIFEST
+from scalingnote_jax.workflow.artefact import MANIFEST, read_manifest, remove_folder
 from scalingnote_jax.workflow.engine import Place
 
 
@@ -99,16 +99,18 @@ def side_vectors(
     tokens: Path,
     cfg: EncodeConfig,
     mesh: Mesh,
-    encoder: Encoder | None = None,
+    encoder: Callable[[], Encoder] | None = None,
 ) -> VectorStore:
     """Unit vectors of all documents or queries, whichever the tower is for: computed once, then
-    read.
+    read. Document vectors that were brought stay.
 
     Args:
         vectors, tokens: the folders of a workdir's vectors and of its token tables.
-        encoder: the tower, if it is loaded already.
+        encoder: gives the tower, where it is kept.
     """
-    encoder = encoder or load_encoder(tower, cfg, mesh)
+    if tower.side == "doc" and (kept := brought_vectors(tower, collection, vectors)):
+        return kept
+    loaded = encoder() if encoder else load_encoder(tower, cfg, mesh)
     if tower.side == "doc":
         name, ids = "documents", collection.doc_ids
         texts = ((d.title, d.text) for d in collection.documents)
@@ -117,11 +119,11 @@ def side_vectors(
         texts = (("", q.text) for q in collection.queries)
     key = f"{collection.fingerprint}-{name}"
     return stored_vectors(
-        encoder,
+        loaded,
         tower.store(vectors),
         f"{name} ({tower.role})",
         ids,
-        lambda: token_table(texts, tower.cfg, encoder.tokenizer, tokens, key),
+        lambda: token_table(texts, tower.cfg, loaded.tokenizer, tokens, key),
         {"checkpoint": tower.identity, "corpus": collection.fingerprint},
         unit=True,
         shard_rows=cfg.shard_rows,
@@ -129,11 +131,30 @@ def side_vectors(
     )
 
 
+def brought_vectors(
+    tower: TrainedTower, collection: Collection, vectors: Path
+) -> VectorStore | None:
+    """The document vectors that others have made for this teacher and collection; None: those that
+    are there, if any, are a tower's.
+    """
+    folder = tower.store(vectors)
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder, "encode", REBUILD, FORM)
+    made_from = {"checkpoint": tower.identity, "corpus": collection.fingerprint}
+    same = all(manifest.get(key) == value for key, value in made_from.items())
+    if "brought" not in manifest or not same:
+        return None
+    return VectorStore.open(folder, (jax.process_index(), jax.process_count()))
+
+
 def document_vectors(
     tower: TrainedTower, collection: Collection, cfg: EncodeConfig, place: Place
 ) -> None:
     """Makes the vectors of all documents, in `place.folder`."""
     assert tower.store(place.folder.parent) == place.folder
+    if brought_vectors(tower, collection, place.folder.parent):  # of an earlier config
+        remove_folder(place.folder)
     side_vectors(tower, collection, place.folder.parent, place.workdir.tokens, cfg, place.mesh)
 
 

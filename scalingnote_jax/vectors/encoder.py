@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from scalingnote_jax.config import EncodeConfig
+from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.devices.sharding import shardings_of
 from scalingnote_jax.errors import bad_input
@@ -31,6 +32,7 @@ from scalingnote_jax.text.contract import contract, tokens_of, tower_tokenizer
 from scalingnote_jax.text.tokenizer import TextTokenizer
 from scalingnote_jax.text.tokens import TokenTable
 from scalingnote_jax.vectors.encode_batches import Batch, batches, rows_of
+from scalingnote_jax.vectors.given_towers import read_given
 from scalingnote_jax.vectors.trained import RunTowers, TrainedTower
 from scalingnote_jax.workflow.workdir import damage, output_of
 
@@ -199,10 +201,16 @@ def load_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh) -> Encoder:
         UserError: no checkpoint yet, one of another shape, or one whose tokenisation contract is
             not the config's.
     """
+    if tower.cfg.weights == BY_VECTORS:
+        field, fix = f"--teacher.{tower.side}.weights", "name the tower there, or leave this out"
+        raise bad_input(field, "a tower that is not here", "one to encode texts with", fix)
     definition, tokenizer = tower_def(tower.cfg), tower_tokenizer(tower.cfg)
     shapes, axes = definition.abstract()
     shardings = shardings_of(flatten(shapes), flatten(axes), mesh)
-    if tower.folder is None:
+    as_they_come = tower.folder and read_given(tower.folder)
+    if as_they_come:
+        as_they_come.check(tower.side, tower.cfg, contract(definition, tokenizer))
+    if as_they_come or tower.folder is None:
         params = place(flatten(definition.stored_params(tower.seed)), shardings)
     else:
         wanted = contract(definition, tokenizer)

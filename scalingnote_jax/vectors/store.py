@@ -35,7 +35,7 @@ from scalingnote_jax.workflow.artefact import (
 IDS = "ids.json"
 REBUILD = "run `scalingnote run` again, which makes it anew"
 _SHARD = {**ENTRY, "rows": POSITIVE}
-_FORM = {  # of what is relied on, in the manifest
+FORM = {  # of what is relied on, in the manifest
     "count": POSITIVE,
     "dim": POSITIVE,
     "dtype": Rule("float32, bfloat16 or int8", lambda x: x in ("float32", "bfloat16", "int8")),
@@ -76,7 +76,7 @@ class VectorStore:
             UserError: a file is missing, cut or changed; names the file.
         """
         dir = Path(dir)
-        manifest = read_manifest(dir, "encode", REBUILD, _FORM)
+        manifest = read_manifest(dir, "encode", REBUILD, FORM)
         all_scales = manifest.get("scales", [])
         if len(all_scales) != (len(manifest["shards"]) if manifest["dtype"] == "int8" else 0):
             given = f"{len(all_scales)} scales of {len(manifest['shards'])} shards"

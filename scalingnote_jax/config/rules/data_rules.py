@@ -27,10 +27,26 @@ def _check_source(config: Config) -> None:
     data can still be planned.
     """
     cfg = config.data
+    if cfg.source == "none":
+        _check_no_texts(config)
     if cfg.source == "pydocs" and cfg.path and not cfg.mixture:
         given = f"{cfg.path!r} with source 'pydocs', which reads installed packages"
         fix = "set --data.source too, such as --data.source=beir"
         raise bad_input("--data.path", given, "nothing", fix)
+
+
+def _check_no_texts(config: Config) -> None:
+    """What has no texts to read: whatever would need some is refused."""
+    given, texts = "'none', a run without texts", "a source of texts"
+    for needs, what in (
+        (bool(config.data.path or config.data.mixture), "no path and no mixture"),
+        (not config.encode.vectors, "--encode.vectors, whose ids are answered"),
+        (config.stages.refines, f"{texts}, for stage 3"),
+        (bool(config.eval.collections or config.eval.runs), f"{texts}, for further rows"),
+        (bool(config.eval.robustness), f"{texts}, for eval.robustness"),
+    ):
+        if needs:
+            raise bad_input("--data.source", given, what, "change one of them")
 
 
 def _check_shares(config: Config) -> None:

@@ -89,6 +89,11 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
     ),
     "distill": (
         Effect(
+            ("queries", "query_files", "query_weights"),
+            lambda c: not c.distill.query_vectors,
+            "no --distill.query_vectors, whose texts are learned",
+        ),
+        Effect(
             ("sentences_per_document",),
             lambda c: bool({"sentences", "titled"} & {*c.distill.queries}),
             "'sentences' or 'titled' in --distill.queries",
@@ -103,7 +108,11 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
             lambda c: "noised" in c.distill.queries,
             "'noised' in --distill.queries",
         ),
-        Effect(("query_weights",), lambda c: len(c.distill.queries) > 1, "two or more of queries"),
+        Effect(
+            ("query_weights",),
+            lambda c: len(c.distill.queries) + bool(c.distill.query_files) > 1,
+            "two or more of queries, or query_files",
+        ),
         Effect(("normalise",), lambda c: c.distill.w_mse > 0, "w_mse above 0"),
         Effect(
             ("score_temperature",),
@@ -111,7 +120,7 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
             "w_kl or w_rank above 0",
         ),
         Effect(
-            ("top_documents", "sample_documents", "share_top_documents"),
+            ("top_documents", "sample_documents"),
             _compares_scores,
             "w_kl, w_margin or w_rank above 0",
         ),

@@ -41,7 +41,8 @@ def _check_systems(config: Config) -> None:
     """There is a row to show: without stage 2 there is no student."""
     cfg, stages = config.eval, config.stages
     students = dict.fromkeys(("student", "student_int8"), stages.distills)
-    optional = {**students, "refined": stages.refines}
+    optional = {**students, "refined": stages.refines, "untrained": stages.trains}
+    optional |= {"teacher": stages.asks_teacher}
     if not any(optional.get(system, True) for system in cfg.systems) and not cfg.runs:
         given = ", ".join(cfg.systems) or "none"
         expected = "one that this config has, such as bm25 or teacher, or a run in --eval.runs"

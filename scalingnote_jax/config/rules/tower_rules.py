@@ -16,8 +16,8 @@ from scalingnote_jax.config import (
 )
 from scalingnote_jax.config.check_fields import check_fields
 from scalingnote_jax.config.forms.prompt import MARKER, last_words
-from scalingnote_jax.config.student import follows_teacher
-from scalingnote_jax.config.towers import ENDS, FIRST, NO_LAYERS, Shape
+from scalingnote_jax.config.student import follows_teacher, one_model
+from scalingnote_jax.config.towers import BY_VECTORS, ENDS, FIRST, NO_LAYERS, SAME_MODEL, Shape
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
 
@@ -177,10 +177,37 @@ def _check_words(cfg: TowerConfig, where: str) -> None:
         raise bad_input(f"--{where}.tokenizer", "none", expected, "such as 'bytes'")
 
 
+def _check_known_by_vectors(config: Config, side: str) -> None:
+    """A tower of the teacher that is not here: whatever would need it is something else's."""
+    field, given = f"--teacher.{side}.weights", f"{BY_VECTORS!r}, a tower that is not here"
+    if config.train.duration:
+        raise bad_input(field, given, "a tower to train", "set --train.duration= (nothing)")
+    if side == "doc":
+        if not config.encode.vectors:
+            fix = "set --encode.vectors, or name the tower"
+            raise bad_input(field, given, "document vectors in its place", fix)
+        return
+    if config.distill.duration and not config.distill.query_vectors:
+        fix = "set --distill.query_vectors, or name the tower"
+        raise bad_input(field, given, "its vectors of queries, to learn from", fix)
+    for name, needs in (
+        ("distill.student.weights", config.distill.student.weights.startswith("teacher:")),
+        ("refine.duration", bool(config.refine.duration)),
+    ):
+        if needs:
+            raise bad_input(f"--{name}", "a step from the teacher's query tower", "one", given)
+
+
 def _check_teacher(config: Config) -> None:
     teacher = config.teacher
     for side, cfg in (("query", teacher.query), ("doc", teacher.doc)):
-        if cfg.weights.startswith("teacher:"):
+        if cfg.weights == SAME_MODEL and side == "doc":
+            one_model(teacher)
+            continue
+        if cfg.weights == BY_VECTORS:
+            _check_known_by_vectors(config, side)
+            continue
+        if cfg.weights == SAME_MODEL or cfg.weights.startswith("teacher:"):
             expected = "weights of its own: only a student starts from the teacher"
             fix = "name a model, or 'random'"
             raise bad_input(f"--teacher.{side}.weights", repr(cfg.weights), expected, fix)
@@ -194,7 +221,10 @@ def _check_teacher(config: Config) -> None:
             "the same D on both sides",
             "set --teacher.query.projection and --teacher.doc.projection alike",
         )
-    if teacher.share and replace(teacher.query, text=teacher.doc.text) != teacher.doc:
+    if BY_VECTORS in (teacher.query.weights, teacher.doc.weights):
+        return
+    same = one_model(teacher)  # "query" is filled in later, with what the weights bring
+    if teacher.share and replace(same.query, text=same.doc.text) != same.doc:
         ours, theirs = field_values(teacher.query), field_values(teacher.doc)
         names = [n for n in (*ours, *theirs) if not n.startswith("text.")]
         name = next(n for n in names if ours.get(n) != theirs.get(n))

@@ -58,6 +58,8 @@ def _check_matryoshka(field: str, sizes: tuple[int, ...], dim: int) -> None:
 
 def _check_train(config: Config) -> None:
     cfg, teacher = config.train, config.teacher
+    if not cfg.duration:
+        return
     _check_batch("train", cfg)
     _check_matryoshka("train", cfg.matryoshka, known_dim(teacher.doc) or known_dim(teacher.query))
     if cfg.learn_temperature and 1 / cfg.temperature > cfg.max_logit_scale:
@@ -81,7 +83,7 @@ def _check_train(config: Config) -> None:
 
 def _check_title_prediction(config: Config) -> None:
     how, doc, field = config.train.title_prediction, config.teacher.doc, "--train.title_prediction"
-    if how == "none":
+    if how == "none" or not config.train.duration:
         return
     if doc.bidirectional or not isinstance(doc.shape, DecoderShape | None):
         given = f"{how!r}, with a document tower whose tokens see those after them"
@@ -132,6 +134,11 @@ def check_mining(cfg: MineConfig, negatives_per_query: int, by_rank: bool = Fals
 
 
 def _check_mining(config: Config) -> None:
+    rounds = config.mine.rounds
+    if not config.train.duration and rounds != ("none",):
+        given = f"{','.join(rounds)} without stage 1, which would learn from them"
+        fix = "leave it out, or set --train.duration"
+        raise bad_input("--mine.rounds", given, "none", fix)
     check_mining(config.mine, config.train.negatives_per_query, bool(config.refine.duration))
 
 
@@ -157,16 +164,30 @@ def check_query_sources(cfg: DistillConfig) -> None:
         expected = "one or more sources of texts, each once; 'noised' disturbs those of the others"
         given = ",".join(sources) or "nothing"
         raise bad_input("--distill.queries", given, expected, "such as train,sentences")
-    if weights and (len(weights) != len(sources) or min(weights) < 0 or not any(weights)):
+    weighed = (*sources, *(("query_files",) if cfg.query_files else ()))
+    if weights and (len(weights) != len(weighed) or min(weights) < 0 or not any(weights)):
         raise bad_input(
             "--distill.query_weights",
             ",".join(f"{w:g}" for w in weights),
-            f"a weight of 0 or more for each of {', '.join(sources)}",
+            f"a weight of 0 or more for each of {', '.join(weighed)}",
             "change it, or leave it out: then each text comes once in an epoch",
         )
     if "noised" in sources and not cfg.noise:
         fix = "name some, or leave 'noised' out of --distill.queries"
         raise bad_input("--distill.noise", "nothing", "kinds of noise", fix)
+
+
+def _check_brought(config: Config) -> None:
+    """Vectors that others have made are of a teacher as it was then."""
+    brought = {
+        "encode.vectors": config.encode.vectors,
+        "distill.query_vectors": config.distill.query_vectors,
+    }
+    for name, path in brought.items():
+        if path and config.train.duration:
+            given = f"{path!r} with a teacher that stage 1 changes"
+            fix = "set --train.duration= (nothing), or leave it out"
+            raise bad_input(f"--{name}", given, "towers as they come", fix)
 
 
 def _check_distill(config: Config) -> None:
@@ -199,6 +220,7 @@ TRAINING_RULES = (
     _check_mesh,
     _check_mining,
     _check_train,
+    _check_brought,
     _check_title_prediction,
     _check_distill,
     _check_refine,

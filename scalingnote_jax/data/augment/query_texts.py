@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from scalingnote_jax.config import DistillConfig
+from scalingnote_jax.data.augment.held_out import HeldOut
+from scalingnote_jax.data.augment.query_log import by_frequency, read_log
 from scalingnote_jax.data.augment.title_names import title_names
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.overlaps import seen_entities
-from scalingnote_jax.data.sources.base import fold
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.progress import say
 
 _ENOUGH = 32  # dev queries to watch a student by
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
@@ -34,6 +35,8 @@ class QueryTexts:
         learned: each once, in a fixed order.
         owners: int32 [len(learned)], the place in `DistillConfig.queries` of the source of each;
             of a text of several sources, the first.
+        counts: int64 [len(learned)], how often each comes in proportion to others of its source;
+            None: each source gives each text as often.
         left_out: those that `max_queries` leaves out, in the same order.
         dev: of the dev queries, of unseen entities where there are enough of those.
     """
@@ -42,6 +45,14 @@ class QueryTexts:
     owners: np.ndarray
     left_out: list[str]
     dev: list[str]
+    counts: np.ndarray | None = None
+
+    def said(self, sources: Sequence[str]) -> str:
+        """How many texts there are, and of which sources; a log is behind the last."""
+        found = np.bincount(self.owners, minlength=len(sources))
+        names = [*sources, "of the log"]
+        parts = ", ".join(f"{n} {name}" for name, n in zip(names, found, strict=False))
+        return f"{len(self.learned)} query texts ({parts})"
 
     def probe(self, count: int, seed: int) -> list[str]:
         """At most `count` texts that are not learned: of dev queries, else such as were left out;
@@ -68,18 +79,19 @@ def query_texts(
             held out with, without and behind each of them.
     """
     judged = {split: set(collection.qrels(split)) for split in collection.splits}
-    held_out = set().union(*(ids for split, ids in judged.items() if split != "train"))
-    stripped = partial(_stripped, [p for p in map(fold, prompts) if p])
-    held_out_texts = {stripped(q.text) for q in collection.queries if q.id in held_out}
+    held_out = HeldOut.of(collection, prompts)
     texts: dict[str, int] = {}
     for number, source in enumerate(cfg.queries):
         if source != "noised":
-            found = _texts_of(source, collection, judged, held_out, cfg, seed)
+            found = _texts_of(source, collection, judged, held_out.ids, cfg, seed)
             texts |= {t: number for t in found if t not in texts}
+    log = read_log(cfg.query_files)
+    texts |= {t: len(cfg.queries) for t in log if t not in texts}
+    _tell(log, texts, len(cfg.queries), held_out)
     if "noised" in cfg.queries:
         number = cfg.queries.index("noised")
         texts |= {t: number for t in _noised(texts, cfg, seed) if t not in texts}
-    kept = [t for t in texts if t.strip() and stripped(t) not in held_out_texts]
+    kept = [t for t in texts if t.strip() and not held_out.holds(t)]
     if not kept:
         raise bad_input(
             "--distill.queries", f"{cfg.queries} give no text", "query texts", "add 'sentences'"
@@ -94,6 +106,18 @@ def query_texts(
         np.array([texts[t] for t in learned], np.int32),
         [t for i, t in enumerate(kept) if i not in taken],
         _watched(collection),
+        np.array([log.get(t, 1) for t in learned], np.int64) if log else None,
+    )
+
+
+def _tell(log: dict[str, int], texts: dict[str, int], number: int, held_out: HeldOut) -> None:
+    if not log:
+        return
+    held = {t for t in log if held_out.holds(t)}
+    new = [t for t in log if texts[t] == number and t not in held]
+    say(
+        f"distill: a log of {sum(log.values())} queries, {len(log)} texts: {len(new)} that no "
+        f"other source has, {len(held)} of held-out queries left out"
     )
 
 
@@ -110,7 +134,7 @@ def _watched(collection: Collection) -> list[str]:
 
 
 def epoch_rows(
-    owners: np.ndarray, cfg: DistillConfig, seed: int
+    owners: np.ndarray, cfg: DistillConfig, seed: int, counts: np.ndarray | None = None
 ) -> Callable[[int], np.ndarray] | None:
     """Epoch → int64 [len(owners)], the texts that it consists of, so that each source has its share
     of `query_weights`; None without weights: each text once.
@@ -121,21 +145,25 @@ def epoch_rows(
     Raises:
         UserError: a weight above 0 for a source that has no text of its own.
     """
-    if not cfg.query_weights:
+    if not cfg.query_weights and counts is None:
         return None
-    sources = [np.flatnonzero(owners == i) for i in range(len(cfg.queries))]
-    for source, weight, rows in zip(cfg.queries, cfg.query_weights, sources, strict=True):
+    names = (*cfg.queries, *(("query_files",) if cfg.query_files else ()))
+    sources = [np.flatnonzero(owners == i) for i in range(len(names))]
+    weights = cfg.query_weights or [len(rows) for rows in sources]
+    for source, weight, rows in zip(names, weights, sources, strict=True):
         if weight > 0 and not len(rows):
             given = f"{weight:g} for {source!r}, which gives no text that no other has"
             raise bad_input("--distill.query_weights", given, "0", "change it, or the sources")
-    shares = np.cumsum(cfg.query_weights) / np.sum(cfg.query_weights)
-    counts = np.diff(np.rint(shares * len(owners)).astype(int), prepend=0)
+    shares = np.cumsum(weights) / np.sum(weights)
+    sizes = np.diff(np.rint(shares * len(owners)).astype(int), prepend=0)
 
     def rows_of(epoch: int) -> np.ndarray:
         chosen = []
-        for rows, count in zip(sources, counts, strict=True):
-            if count:
-                times, rest = divmod(int(count), len(rows))
+        for source, rows, size in zip(names, sources, sizes, strict=True):
+            if size and counts is not None and source == "query_files":
+                chosen.append(rows[by_frequency(counts[rows], int(size), seed, epoch)])
+            elif size:
+                times, rest = divmod(int(size), len(rows))
                 order = np.argsort(keyed(seed, epoch, Draw.MIXTURE, rows), kind="stable")
                 chosen += [np.tile(rows, times), np.sort(rows[order[:rest]])]
         return np.concatenate(chosen)
@@ -148,13 +176,6 @@ def noise_seed(seed: int) -> int:
     own.
     """
     return int(keyed(seed, Draw.NOISE)) | 1 << 63
-
-
-def _stripped(prompts: list[str], text: str) -> str:
-    """The folded text without the longest of the folded prompts that it begins with."""
-    text = fold(text)
-    fitting = [prompt for prompt in prompts if text.startswith(prompt)]
-    return text.removeprefix(max(fitting, key=len, default="")).strip()
 
 
 def _noised(texts: Iterable[str], cfg: DistillConfig, seed: int) -> Iterator[str]:
@@ -170,7 +191,7 @@ def _texts_of(
     source: str,
     collection: Collection,
     judged: dict[str, set[str]],
-    held_out: set[str],
+    held_out: Set[str],
     cfg: DistillConfig,
     seed: int,
 ) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scalingnote_jax.config import DataConfig
-from scalingnote_jax.data.sources.base import SPLITS, Document, Qrels, Query, Source
+from scalingnote_jax.data.sources.base import SPLITS, Document, NoTexts, Qrels, Query, Source
 
 __all__ = ["SPLITS", "Document", "Qrels", "Query", "Source", "open_source"]
 
@@ -19,6 +19,8 @@ def open_source(cfg: DataConfig) -> Source:
         from scalingnote_jax.data.sources.mixture import MixtureSource
 
         return MixtureSource(cfg, open_source)
+    if cfg.source == "none":
+        return NoTexts()
     if cfg.source == "beir":
         from scalingnote_jax.data.sources.beir import BeirSource
 

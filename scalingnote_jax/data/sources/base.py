@@ -76,3 +76,27 @@ class Source(Protocol):
     def judged_at(self, split: str, query_id: str, doc_id: str) -> str:
         """The place of a judgement, `file:line` where there are files. Only for error messages."""
         ...
+
+
+class NoTexts:
+    """The source of a run that has document vectors and no texts."""
+
+    def fingerprint(self) -> str:
+        """As for `Source`; there is one such source."""
+        return "none"
+
+    def documents(self) -> Iterator[Document]:
+        """None."""
+        return iter(())
+
+    def queries(self) -> Iterator[Query]:
+        """None."""
+        return iter(())
+
+    def qrels(self, split: str) -> Qrels:
+        """None."""
+        return {}
+
+    def judged_at(self, split: str, query_id: str, doc_id: str) -> str:
+        """Never asked."""
+        return "data.source=none"

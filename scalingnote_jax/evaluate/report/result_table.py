@@ -59,7 +59,10 @@ def print_table(workdir: Workdir) -> None:
         out.print(printable(line), soft_wrap=True, markup=False)
     if any(row["query_ms_p50"] is not None for row in rows):
         out.print(f"times of a query: {metrics['latency_device']}", soft_wrap=True, markup=False)
-    out.print(f"report: {workdir.report}", soft_wrap=True, markup=False)
+    if "agreement" in metrics:
+        out.print(f"Overlap@k: {metrics['agreement']}", soft_wrap=True, markup=False)
+    else:
+        out.print(f"report: {workdir.report}", soft_wrap=True, markup=False)
 
 
 def _compared(metrics: dict[str, Any], metric: str) -> list[str]:

@@ -8,6 +8,7 @@ writing weights.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -245,7 +246,13 @@ def _say_what_else(source: TensorSource, settings: FolderSettings | None) -> Non
     if unread:
         parts.append(f"not read: {', '.join(unread[:_NAMED])}{more}")
     if parts:
-        say(f"{source.path}: the body; {'; '.join(parts)}")
+        _say_once(f"{source.path}: the body; {'; '.join(parts)}")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """A model that both sides use, or that is opened again, is said once."""
+    say(line)
 
 
 def _check_complete(source: TensorSource, layout: Layout) -> None:

@@ -22,6 +22,7 @@ LEARNED = {"train.negatives_per_query": 7}
 REFINES = {"refine.duration": "1 epochs"}
 BEIR = {"data.source": "beir", "data.path": "/x"}
 MIXED = {"data.source": "beir", "data.mixture": ("a=/y",)}
+TAUGHT = {"train.duration": "", "distill.query_vectors": "q.parquet"}
 SCORES = {"distill.w_kl": 1.0}
 DECODERS = TowersConfig(CONFIG.teacher.query, CONFIG.teacher.query)
 
@@ -63,11 +64,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "distill.noise": (("typos",), {}, {"distill.queries": ("train", "noised")}),
     "distill.noise_strength": (0.5, {}, {"distill.queries": ("train", "noised")}),
     "distill.query_weights": ((1.0,), {}, {}),
+    "distill.queries": (("titles",), TAUGHT, {}),
+    "distill.query_files": (("log.txt",), TAUGHT, {}),
     "distill.normalise": ("pre", {"distill.w_mse": 0.0}, {}),
     "distill.score_temperature": (0.1, {"distill.w_margin": 1.0}, SCORES),
     "distill.top_documents": (8, {}, {"distill.w_margin": 1.0}),
     "distill.sample_documents": (8, {}, {"distill.w_rank": 1.0}),
-    "distill.share_top_documents": (True, {}, {"distill.w_kl": 1.0}),
     "distill.probe_every": ("10%", {"distill.probe_queries": 0}, {}),
     "refine.duration": ("1 epochs", {"distill.duration": ""}, {}),
     "refine.batch_size": (32, {}, REFINES),

@@ -164,7 +164,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
     "teacher": {"share": [*FLAG, True]},  # of two shapes
     "train": {
         **STAGE,
-        "duration": [*DURATION, ""],
+        "duration": DURATION,
         "negatives_per_query": COUNT_OR_ZERO,
         "symmetric": FLAG,
         "temperature": [*POSITIVE, 0.001],  # above the cap
@@ -204,6 +204,8 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "queries": [(), ("noised",), ("train", "train"), ("test",), "train"],
         "sentences_per_document": COUNT,
         "swaps_per_query": COUNT,
+        "query_vectors": ["q.parquet", 1],  # with a stage 1
+        "query_files": [("",), "log.txt"],
         "noise": [("shouting",), "typos"],
         "noise_strength": [0.0, 1.1, NAN],
         "query_weights": [(1.0, 1.0), (-1.0,), (0.0,), (NAN,)],
@@ -218,7 +220,6 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "score_temperature": POSITIVE,
         "top_documents": COUNT,
         "sample_documents": COUNT,
-        "share_top_documents": FLAG,
         "matryoshka": [*SIZES, (8,), (16, 8)],
         "probe_queries": COUNT_OR_ZERO,
         "probe_every": INTERVAL,
@@ -236,6 +237,7 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "shard_rows": COUNT,
         "dim": [*COUNT_OR_ZERO, 17],  # D is 16
         "store_dtype": WORD,
+        "vectors": ["v.npy", 1],  # with a stage 1
     },
     "index": {
         "exact_below": COUNT_OR_ZERO,

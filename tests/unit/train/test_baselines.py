@@ -88,9 +88,9 @@ def rows(config: Config) -> list[str]:
 
 def test_which_stages_follow_from_a_config() -> None:
     base, twin = config("scalingnote"), config("twinbert")
-    assert base.stages == Stages("scalingnote", distills=True, refines=False)
+    assert base.stages == Stages("scalingnote", trains=True, distills=True, refines=False)
     assert base.stages.shipped == "student"
-    assert twin.stages == Stages("twinbert", distills=False, refines=False)
+    assert twin.stages == Stages("twinbert", trains=True, distills=False, refines=False)
     assert twin.stages.shipped == "teacher"
     assert config("scalingnote_refined").stages.refines
     assert not replace(config("scalingnote_refined"), distill=twin.distill).stages.refines

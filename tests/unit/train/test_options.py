@@ -85,7 +85,6 @@ DISTILL |= {
     "w_margin": (1.0, SCORES),
     "w_rank": (1.0, SCORES),
     "score_temperature": (0.5, SCORES),
-    "share_top_documents": (True, SCORES),
     "matryoshka": ((8, 16), {}),
 }
 # test_candidates.py, test_probe.py, test_initial.py, test_query_texts.py; towers: tests/unit/models

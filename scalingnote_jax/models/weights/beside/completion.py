@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.config import TextConfig, TowerConfig, replace
+from scalingnote_jax.config.forms.prompt import own_words
 from scalingnote_jax.config.stages import Side
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.errors import bad_input
@@ -83,7 +84,7 @@ def complete_tower(cfg: TowerConfig, side: Side, where: str) -> tuple[TowerConfi
         values = [f"{n} {v!r}" for n, v in after.items() if v != before[n]]
         lines.append(f"{where}: {', '.join(values)}; from {cfg.weights}: {settings.said}")
     theirs = settings.prompts.get(side, text.prompt)
-    if theirs != text.prompt:
+    if own_words(theirs) != own_words(text.prompt):
         ours = f"{where}: prompt {text.prompt!r}, as the config says"
         lines.append(f"{ours}; {cfg.weights} has {theirs!r}")
     return complete, lines
@@ -122,8 +123,9 @@ def folder_projection(settings: FolderSettings, hidden_size: int, ref: str) -> n
 def _text(text: TextConfig, settings: FolderSettings, side: Side, where: str) -> TextConfig:
     default = TextConfig()
     taken: dict[str, Any] = {}
-    if text.prompt == default.prompt:
-        taken["prompt"] = settings.prompts.get(side, text.prompt)
+    theirs = settings.prompts.get(side, default.prompt)
+    if not own_words(text.prompt).strip():  # title and text alone: the folder's words go in front
+        taken["prompt"] = theirs.replace(default.prompt, text.prompt)
     most = settings.max_tokens.get(side, text.max_tokens)
     if (text.max_tokens, text.buckets) == (default.max_tokens, default.buckets):
         taken |= {"max_tokens": most, "buckets": _buckets(most)}
