@@ -244,9 +244,8 @@ def distill(
     by_tower = lesson.teacher, lesson.encode, lesson.seed
     taught = taught or taught_by_tower(cfg, collection, *by_tower, place)
     texts, watched, queries = taught.texts, taught.watched, taught.vectors
-    learned = texts.learned
     say(f"distill: {texts.said(cfg.queries)}; watched on {len(watched)} others")
-    vectors, split = queries.vectors(), len(learned)
+    vectors, split = queries.vectors(), len(texts.learned)
     store = open_share(documents) if documents else None
     candidates = None
     if needs_documents(cfg):
@@ -254,7 +253,7 @@ def distill(
         folder = place.workdir.embeddings("teacher", "distill-best")
         given = (collection, store, queries, split, folder, place.mesh, lesson.seed)
         candidates = candidates_for(cfg, *given)
-    table = student_tokens(learned, lesson.student, place.workdir.tokens)
+    table = student_tokens(texts.learned, lesson.student, place.workdir.tokens)
     stage = build(cfg, lesson, table, vectors[:split], place, mixed=texts, candidates=candidates)
     if watched:
         table = student_tokens(watched, lesson.student, place.workdir.tokens)
