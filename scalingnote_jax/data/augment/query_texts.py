@@ -16,7 +16,7 @@ import numpy as np
 from scalingnote_jax.config import DistillConfig
 from scalingnote_jax.data.augment.held_out import HeldOut
 from scalingnote_jax.data.augment.query_log import by_frequency, read_log
-from scalingnote_jax.data.augment.title_names import title_names
+from scalingnote_jax.data.augment.title_names import TitleNames, title_names
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.data.order import Draw, keyed
 from scalingnote_jax.data.overlaps import seen_entities
@@ -24,6 +24,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.progress import say
 
 _ENOUGH = 32  # dev queries to watch a student by
+_MOST_NAMED = 200_000  # documents whose names training queries are given
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
 
@@ -205,13 +206,20 @@ def _texts_of(
     elif source == "titles":
         yield from (d.title for d in collection.documents)
     elif source == "swapped":
-        yield from title_names(collection, collection.documents).swapped(cfg.swaps_per_query, seed)
+        yield from _names(collection).swapped(cfg.swaps_per_query, seed)
     else:
-        names = title_names(collection, collection.documents) if source == "titled" else None
+        names = _names(collection) if source == "titled" else None
         for document in collection.documents:
             name = names.name(document.title) or document.title if names else ""
             for sentence in _sentences(document.text, cfg.sentences_per_document):
                 yield f"{name} {sentence}" if name else sentence
+
+
+def _names(collection: Collection) -> TitleNames:
+    """Of all documents, or of evenly spaced ones of a larger corpus: they are held in memory."""
+    count = len(collection.documents)
+    rows = np.linspace(0, count - 1, min(count, _MOST_NAMED)).astype(np.int64)
+    return title_names(collection, collection.documents.take(rows.tolist()))
 
 
 def _sentences(text: str, count: int) -> list[str]:

@@ -117,16 +117,19 @@ class TitleNames:
 
 def title_names(collection: Collection, documents: Iterable[Document]) -> TitleNames:
     """The names in the titles of these documents, as the training queries show them."""
-    titles = {d.id: d.title for d in documents}
+    titles = [d.title for d in documents]
     texts = {q.id: q.text for q in collection.queries}
     judged = collection.qrels("train") if "train" in collection.splits else {}
-    pairs = [
-        (texts[query], titles[document])
+    relevant = [
+        (texts[query], doc_id)
         for query, grades in judged.items()
-        for document, grade in grades.items()
+        for doc_id, grade in grades.items()
         if grade > 0
     ]
-    return TitleNames(list(titles.values()), pairs)
+    ids = {doc_id for _, doc_id in relevant}
+    rows = [row for row, doc_id in enumerate(collection.doc_ids) if doc_id in ids]
+    title_of = {d.id: d.title for d in collection.documents.take(rows)}
+    return TitleNames(titles, ((query, title_of[doc_id]) for query, doc_id in relevant))
 
 
 class _Rare:
