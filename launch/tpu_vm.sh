@@ -149,6 +149,12 @@ main() {
   done
   [ -n "$name" ] && [ -n "$zone" ] || fail "--name and --zone are needed"
   [[ $slices =~ ^[1-9][0-9]*$ ]] || fail "--slices $slices is not a number"
+  # These become words of commands here and on the hosts: no pattern, no option, no blank in them
+  [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || fail "--name ${name@Q} is not small letters, digits and hyphens"
+  [[ $zone =~ ^[a-z][a-z0-9-]*$ ]] || fail "--zone ${zone@Q} is no zone"
+  [[ $worker =~ ^([0-9]+|all)$ ]] || fail "--worker ${worker@Q} is no number"
+  [[ $bucket =~ ^([a-z0-9][a-z0-9._-]*)?$ ]] || fail "--bucket ${bucket@Q} is no name of a bucket"
+  [[ $type$version =~ ^[a-z0-9.-]*$ ]] || fail "--type ${type@Q} or --version ${version@Q} is no such name"
   place+=(--zone="$zone")
   case $verb in
     run) run "$@" ;;

@@ -1,5 +1,5 @@
-"""The one exception that speaks to a person, what the system says in their words, and which
-characters may be shown to them.
+"""The one exception that speaks to a person, what the system says in their words, and what may be
+shown to them: which characters, and no secrets.
 
 Whatever a user can get wrong (a missing file, a broken line, a config that cannot work) raises
 `UserError` with one line that says where, what was given, what was expected and what to do next.
@@ -19,16 +19,46 @@ from collections.abc import Iterator
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+# What is typed as an option may be a secret: credentials in a URL, a field or a parameter that is
+# called one, and words that services give out as tokens
+_SECRETS = (
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.I), r"\1***@"),
+    (
+        re.compile(
+            r"([\w.-]*(?:secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key"
+            r"|credential|signature|bearer|token(?!s|iz))[\w.-]*(?:=|[\"']\s*:\s*[\"']))[^\s&'\",;]+",
+            re.I,
+        ),
+        r"\1***",
+    ),
+    (
+        re.compile(
+            r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|ya29\.[\w.-]{16,}"
+            r"|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}"
+            r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+        ),
+        "***",
+    ),
+)
+
+
 class UserError(Exception):
     """A mistake that the user can correct. The message is a single printable line."""
 
     def __init__(self, message: str):
-        super().__init__(printable(" ".join(message.split())))
+        super().__init__(redacted(printable(" ".join(message.split()))))
 
 
 def printable(text: str) -> str:
     r"""The text with each of these characters written as its escape, such as \x1b."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def redacted(text: str) -> str:
+    """The text with what looks like a secret as ***."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def bad_input(where: str, given: str, expected: str, fix: str) -> UserError:

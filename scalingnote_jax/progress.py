@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from scalingnote_jax.errors import printable
+from scalingnote_jax.errors import printable, redacted
 
 LINE_EVERY_SECS = 10.0
 
@@ -37,7 +37,7 @@ def quiet() -> None:
 def say(message: str) -> None:
     """One line to stderr (stdout carries results only)."""
     if not _quiet:
-        console.print(printable(message), markup=False, soft_wrap=True)
+        console.print(redacted(printable(message)), markup=False, soft_wrap=True)
 
 
 class Bar:

@@ -25,6 +25,7 @@ from scalingnote_jax.config.values import (
 )
 from scalingnote_jax.data.sources import open_source
 from scalingnote_jax.errors import UserError, bad_input
+from scalingnote_jax.files.guard import needed_path
 from scalingnote_jax.hub import locate
 from scalingnote_jax.progress import say
 from scalingnote_jax.systems import systems_of
@@ -59,8 +60,7 @@ def check_places(config: Config, verb: str) -> None:
             given, expected = f"{path!r} is not there", "what docs/bring.md lists"
             raise bad_input(f"--{field}", given, expected, "check the path")
     for path in config.eval.runs:
-        if not Path(path).is_file():
-            raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")
+        needed_path("--eval.runs", path, "TREC run files")
     if verb in _WITHOUT_TOWERS:
         return
     towers = {"teacher.query": config.teacher.query, "teacher.doc": config.teacher.doc}

@@ -18,7 +18,7 @@ from typing import Any
 from scalingnote_jax.config import Config
 from scalingnote_jax.config.hints import field_hints, in_words, sections
 from scalingnote_jax.config.load import load_config
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import bad_input, redacted
 
 _WIDTH, _INDENT = 80, "    "
 _SECTION = object()  # in place of a value
@@ -55,7 +55,7 @@ def main(parser: ArgumentParser, words: list[str]) -> None:
     if overrides and not args.config:
         raise bad_input(overrides[0], "an override without a config", "--config=FILE", "add it")
     config = load_config(args.config, overrides) if args.config else None
-    print(listing(args.section, config))
+    print(redacted(listing(args.section, config)))
 
 
 def listing(section: str = "", config: Config | None = None) -> str:

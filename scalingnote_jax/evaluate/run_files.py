@@ -17,6 +17,7 @@ from scalingnote_jax.data.collection import Collection
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.metrics import without_own
 from scalingnote_jax.evaluate.rows import Row
+from scalingnote_jax.files.guard import needed_path
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.systems import REGISTRY
 
@@ -30,10 +31,7 @@ def run_hashes(paths: Sequence[str]) -> list[str]:
     Raises:
         UserError: one is not there.
     """
-    for path in paths:
-        if not Path(path).is_file():
-            raise bad_input("--eval.runs", f"no file {path}", "TREC run files", "check the path")
-    return [file_hash(Path(path)) for path in paths]
+    return [file_hash(needed_path("--eval.runs", path, "TREC run files")) for path in paths]
 
 
 def run_rows(cfg: EvalConfig, collection: Collection, judged: Ids[str]) -> list[Row]:

@@ -15,6 +15,21 @@ from scalingnote_jax.errors import UserError, bad_input
 _PANIC = "PanicException"  # of libraries in Rust; no `Exception`
 
 
+def needed_path(where: str, path: str, what: str) -> Path:
+    """The path of a file that an option names.
+
+    Args:
+        where: the option.
+        what: it should be.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise bad_input(where, f"no file {path}", what, "check the path")
+    return Path(path)
+
+
 @contextmanager
 def reading(path: Path, expected: str, fix: str = "fetch it again") -> Iterator[None]:
     """Turns what the block raises into a `UserError` about `path`.

@@ -226,6 +226,12 @@ def alive(pid: int) -> bool:
         (["run", *TPU], "run needs -- VERB CONFIG"),
         (["stop", *TPU, "--slices", "two"], "--slices two is not a number"),
         (["stop", *TPU, "--workers", "2"], "unknown option --workers"),
+        (["stop", "--name", "*", "--zone", "z"], "--name '*' is not small letters"),
+        (["stop", "--name", "a b", "--zone", "z"], "--name 'a b' is not small letters"),
+        (["stop", "--name", "--all", "--zone", "z"], "--name '--all' is not small letters"),
+        (["stop", "--name", "x", "--zone", "z;id"], "--zone 'z;id' is no zone"),
+        (["logs", *TPU, "--worker", "$(id)"], "--worker '$(id)' is no number"),
+        (["mount", *TPU, "--bucket", "-o x"], "--bucket '-o x' is no name of a bucket"),
     ],
 )
 def test_a_wrong_call_is_one_line(call: Caller, words: list[str], said: str):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from scalingnote_jax.errors import redacted
 from scalingnote_jax.evaluate.report import crossed, pictures, searches, summary, tables
 from scalingnote_jax.evaluate.report.svg import looks, sample
 from scalingnote_jax.evaluate.report.words import number, plain, settings, size, system_name
@@ -62,7 +63,9 @@ def sections(
     across = crossed.of_a_run(metrics.get("collections") or ())
     scores = _scores(metrics.get("scores") or {})
     spread = [searches.example(e, shipped) for e in examples]
-    origin = {"command": command, "config": shown, "title": "Config, as resolved"}
+    # A report is passed on; what was typed may hold a password
+    typed = {"command": redacted(command), "config": redacted(shown)}
+    origin = {**typed, "title": "Config, as resolved"}
     every = [
         Section("Results", "Results", "results.html", tables.results(metrics["rows"], shipped)),
         Section("Differences", "Which differences are real", "differences.html", compared),

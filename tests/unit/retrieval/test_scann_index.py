@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from scalingnote_jax.retrieval.exact import exact_search, overlap
 from scalingnote_jax.retrieval.scann import scann_index, scann_library
 from scalingnote_jax.retrieval.scann.scann_index import ScannIndex
 from scalingnote_jax.vectors.store import StoreWriter, VectorStore
+from scalingnote_jax.workflow.artefact import file_entry
 
 pytest.importorskip("scann")
 
@@ -320,3 +322,49 @@ def test_tensorflow_stays_out_and_building_is_silent(
     build_index(store, KINDS["tree_ah"][0], tmp_path / "index")
     assert capfd.readouterr().err == ""
     assert "tensorflow" not in sys.modules
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("way", ["listed", "beside", "link", "part elsewhere", "asset elsewhere"])
+def test_an_index_of_a_stranger_opens_nothing_but_its_own_files(
+    way: str,
+    store: VectorStore,
+    index_dirs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dir = copy_of(index_dirs["ah"], tmp_path / "index")
+    path, fired = dir / "manifest.json", tmp_path / "fired"
+    manifest = json.loads(path.read_text())
+    (part,) = manifest["parts"]
+    folder = dir / part["folder"]
+    bomb = folder / "scann_docids.pkl"
+    if way in ("listed", "beside"):
+        bomb.write_bytes(pickle.dumps(Bomb(fired)))
+    if way == "listed":
+        part["files"].append(file_entry(bomb))
+    if way == "link":
+        (folder / "dataset.npy").rename(tmp_path / "dataset.npy")
+        (folder / "dataset.npy").symlink_to(tmp_path / "dataset.npy")
+    if way == "part elsewhere":
+        folder.rename(tmp_path / "elsewhere")
+        part["folder"] = "../elsewhere"
+    if way == "asset elsewhere":
+        assets = folder / "scann_assets.pbtxt"
+        assets.write_text(assets.read_text().replace('"dataset.npy"', '"/etc/passwd"'))
+        (entry,) = (e for e in part["files"] if e["file"] == assets.name)
+        entry |= file_entry(assets)
+    path.write_text(json.dumps(manifest))
+    monkeypatch.setattr(scann_index, "import_scann", lambda: pytest.fail("ScaNN was called"))
+    with pytest.raises(UserError, match=r"run `scalingnote index` again"):
+        ScannIndex.open(dir, store.fingerprint)
+    assert not fired.exists()

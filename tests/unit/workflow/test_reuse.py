@@ -8,6 +8,7 @@ import pytest
 
 from scalingnote_jax.cli import main
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.workflow.artefact import file_entry, write_manifest
 from scalingnote_jax.workflow.reuse import take_over, workdirs
 from scalingnote_jax.workflow.workdir import Workdir, is_done, mark_done
 
@@ -34,6 +35,22 @@ def test_the_one_with_the_same_inputs_is_linked(tmp_path: Path) -> None:
     assert [p.name for p in (c / "embeddings").iterdir()] == ["teacher-doc"]
     take_over(c / "teacher", "three", Workdir(c), [a, b, c])
     assert is_done(c / "teacher", "two"), "nobody has it: what is there stays"
+
+
+def test_what_is_damaged_is_not_taken_over(tmp_path: Path) -> None:
+    a, b, c = (tmp_path / name for name in "abc")
+    (step(a / "teacher", "one", "of a") / "file").write_text("of x")
+    take_over(c / "teacher", "one", Workdir(c), [a])
+    assert not (c / "teacher").exists()
+    whole = step(b / "teacher", "one", "of b")
+    vectors = b / "embeddings" / "teacher-doc"
+    vectors.mkdir(parents=True)
+    (vectors / "ids.json").write_text("[]")
+    write_manifest(vectors, {"ids": file_entry(vectors / "ids.json")})
+    (vectors / "ids.json").write_text("{}")
+    take_over(c / "teacher", "one", Workdir(c), [a, b])
+    assert (c / "teacher" / "file").samefile(whole / "file")
+    assert not (c / "embeddings").exists()
 
 
 def test_a_teacher_of_another_round(tmp_path: Path) -> None:
