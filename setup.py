@@ -70,6 +70,8 @@ EXTRAS = {
         "uvloop>=0.22",  # its event loop; a tenth less time for a request
         "prometheus-client>=0.22,<1",
     ],
+    # `index.engine=milvus`: the client, and the engine that keeps an index in a file.
+    "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<4"],
     # The peers that tests/bench compares with; nothing of the package imports them.
     "bench": [
         "torch==2.13.0",  # the ratios that are written down were measured with it

@@ -14,7 +14,7 @@ if [ "${1-}" = fast ]; then
   shift
 fi
 # One environment for both, so that going from one to the other installs nothing.
-make_environment "index,pretrained,plan,export,serve,docs,dev${WITH_TORCH:+,onnx,bench}"
+make_environment "index,pretrained,plan,export,serve,milvus,docs,dev${WITH_TORCH:+,onnx,bench}"
 
 logs=$(mktemp -d)
 trap 'kill "${pids[@]}" 2> /dev/null || true; rm -rf "$logs"' EXIT

@@ -40,8 +40,12 @@ class EncodeConfig:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """ScaNN. The two limits are its documentation's own rule of thumb (docs/search.md)."""
+    """The index. The two limits are the rule of thumb of ScaNN's documentation (docs/search.md)."""
 
+    # "scann": in this process. "exact": every vector is scored, with no library. "milvus": at `uri`
+    engine: Literal["scann", "exact", "milvus"] = "scann"
+    # Of Milvus: a file of Milvus Lite, or a server's URL; "": a file in the index's folder
+    uri: str = ""
     exact_below: CountOrZero = 20_000  # fewer vectors: brute force
     # More vectors: a tree of sqrt(n) leaves in front of the hashes
     partition_above: CountOrZero = 100_000

@@ -25,10 +25,12 @@ from scalingnote_jax.evaluate.metrics import without_own
 from scalingnote_jax.evaluate.subject import Subject
 from scalingnote_jax.progress import progress, say
 from scalingnote_jax.retrieval.bm25 import bm25_run
+from scalingnote_jax.retrieval.engines.opening import open_index
+from scalingnote_jax.retrieval.engines.vector_index import VectorIndex
 from scalingnote_jax.retrieval.exact import compare, exact_search, overlap
 from scalingnote_jax.retrieval.hybrid.shipped_hybrid import HybridParts
 from scalingnote_jax.retrieval.latency import Asked, time_searcher, time_words
-from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
 from scalingnote_jax.retrieval.texts import CollectionTexts
 from scalingnote_jax.systems import REGISTRY, System
 from scalingnote_jax.vectors.encode import side_vectors
@@ -44,7 +46,7 @@ class Row:
 
     Attributes:
         system: its name; for a run that was read, the tag of the file.
-        search: "exact" | "scann" | "lexical" | "run".
+        search: "exact" | "scann" | "milvus" | "lexical" | "run".
         run: query id → (document id, score), best first.
         facts: fields of the row in `metrics.json`.
         scores: the histograms of its scores, for rows that have vectors.
@@ -130,8 +132,8 @@ def _hybrid(
         pairs = zip(row.run.items(), words, strict=True)
         run = {qid: hybrid.fusion.fuse(own, other, depth) for (qid, own), other in pairs}
         facts = {key: row.facts[key] for key in kept} | {"fusion": str(hybrid.fusion)}
-        if row.search == "scann":
-            index = ScannIndex.open(workdir.index, store.fingerprint)
+        if row is dense[-1]:  # what is shipped
+            index = open_index(workdir.index, store)
             facts |= time_searcher(asked, tower.role, encoder, index, store, texts, hybrid)
         out.append(Row(system.name, row.search, run, facts))
     return out
@@ -180,17 +182,20 @@ def _dense(
         name = subject.row_name(system)
         rows = [Row(name, "exact", exact, facts | near, figures.histogram)]
         if system.indexed:
-            index = ScannIndex.open(workdir.index, store.fingerprint)
-            ann = as_run(queries, store, *index.search(vectors, depth))
-            more = ann_recalls(index, vectors, best[1], recall_cutoffs(subject.eval.metrics))
-            more |= time_searcher(asked, query.role, encoder, index, store, texts)
-            rows.append(Row(name, "scann", ann, facts | more, figures.histogram))
+            index = open_index(workdir.index, store)
+            timing = time_searcher(asked, query.role, encoder, index, store, texts)
+            if index.engine == "exact":  # the row is there already
+                rows[0].facts |= timing
+            else:
+                ann = as_run(queries, store, *index.search(vectors, depth))
+                more = ann_recalls(index, vectors, best[1], recall_cutoffs(subject.eval.metrics))
+                rows.append(Row(name, index.engine, ann, facts | more | timing, figures.histogram))
         bar.advance(len(queries))
     return rows
 
 
 def ann_recalls(
-    index: ScannIndex, queries: np.ndarray, exact: np.ndarray, cutoffs: Sequence[int]
+    index: VectorIndex, queries: np.ndarray, exact: np.ndarray, cutoffs: Sequence[int]
 ) -> dict[str, float]:
     """ "ann_recall@k" of each k: what share of the exact best k [q, ≥ min(k, n)] a search for k
     finds.

@@ -224,7 +224,7 @@ def retention_pair(rows: list[dict[str, Any]], shipped: str) -> tuple[int, int] 
     """
     if not is_student(shipped):
         return None
-    for search in ("scann", "exact"):
+    for search in ("scann", "milvus", "exact"):
         found = {r["system"]: at for at, r in enumerate(rows) if r["search"] == search}
         if shipped in found and TEACHER in found:
             return found[shipped], found[TEACHER]

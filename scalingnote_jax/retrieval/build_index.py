@@ -27,6 +27,7 @@ from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.progress import say
+from scalingnote_jax.retrieval.engines.opening import build_other
 from scalingnote_jax.retrieval.exact import check_finite, check_unit
 from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
 from scalingnote_jax.retrieval.scann.scann_library import (
@@ -97,6 +98,10 @@ def make_index(
     `EvalConfig`.
     """
     store = VectorStore.open(vectors)
+    if cfg.engine != "scann":
+        if mesh_lib.first_process():
+            build_other(store, cfg, place.folder)
+        return
     needed = needs_queries(len(store), cfg)
     found = queries.vectors(cfg.tuning_queries, place.mesh) if needed else None
     if mesh_lib.first_process():
@@ -105,6 +110,8 @@ def make_index(
 
 def library(settings: Any) -> str:
     """What an index is made with: one of another version of ScaNN is not read."""
+    if settings.index.engine != "scann":
+        return str(settings.index.engine)
     try:
         return version("scann")
     except PackageNotFoundError:

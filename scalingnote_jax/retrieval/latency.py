@@ -23,8 +23,9 @@ from scalingnote_jax.data.sources.base import Query
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.progress import say
 from scalingnote_jax.retrieval.bm25 import Bm25
+from scalingnote_jax.retrieval.engines.vector_index import VectorIndex
 from scalingnote_jax.retrieval.hybrid.shipped_hybrid import Hybrid
-from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
 from scalingnote_jax.retrieval.searcher import Searcher, SearchMode
 from scalingnote_jax.retrieval.served_model import Model, served_mesh
 from scalingnote_jax.retrieval.texts import CollectionTexts
@@ -90,7 +91,7 @@ def time_searcher(
     asked: Asked,
     role: str,
     encoder: Encoder,
-    index: ScannIndex,
+    index: VectorIndex,
     store: VectorStore,
     texts: CollectionTexts,
     hybrid: Hybrid | None = None,

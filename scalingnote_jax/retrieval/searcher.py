@@ -14,8 +14,10 @@ from scalingnote_jax.config import DataConfig
 from scalingnote_jax.config.values import read_workdir_config
 from scalingnote_jax.data.dataset import Collection
 from scalingnote_jax.errors import bad_input, printable
+from scalingnote_jax.retrieval.engines.opening import open_index
+from scalingnote_jax.retrieval.engines.vector_index import VectorIndex
 from scalingnote_jax.retrieval.hybrid.fuse import DEPTH, Ranking
-from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K, ScannIndex
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
 from scalingnote_jax.retrieval.served_model import Model, load, open_model
 from scalingnote_jax.retrieval.texts import CollectionTexts, texts_of
 from scalingnote_jax.vectors.given_texts import given_queries
@@ -66,7 +68,7 @@ class Searcher:
     def __init__(
         self,
         model: Model,
-        index: ScannIndex,
+        index: VectorIndex,
         store: IndexedIds,
         texts: Mapping[str, Any] | None = None,
         hybrid: Callable[[], Hybrid] | None = None,
@@ -105,7 +107,7 @@ class Searcher:
         read_workdir_config(paths.root)  # a folder that is no workdir is said to be none
         store = VectorStore.open(paths.embeddings("teacher", "doc"))
         model = open_model(paths, int8, store.manifest.get("checkpoint"))
-        index = ScannIndex.open(paths.index, store.fingerprint)
+        index = open_index(paths.index, store)
         collection = Collection.open(paths.data)
         _check_corpus(store, collection, paths)
         data = model.data or DataConfig()

@@ -87,6 +87,14 @@ OF_CONFIG: dict[str, tuple[Effect, ...]] = {
             "a round 'teacher', or stage 3",
         ),
     ),
+    "index": (
+        Effect(("uri",), lambda c: c.index.engine == "milvus", "engine 'milvus'"),
+        Effect(
+            ("exact_below", "partition_above", "target_recall", "max_shard_rows"),
+            lambda c: c.index.engine == "scann",
+            "engine 'scann'",
+        ),
+    ),
     "distill": (
         Effect(
             ("queries", "query_files", "query_weights"),

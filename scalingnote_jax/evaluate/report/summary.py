@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scalingnote_jax.evaluate.report.words import (
+    INDEXES,
     Row,
     ann_cutoffs,
     first_row,
@@ -96,7 +97,7 @@ def _best(rows: Sequence[Row], metric: str) -> Row:
     what ships.
     """
     shown = [row for row in rows if row["metrics"].get(metric) is not None]
-    return max(shown, key=lambda row: (row["metrics"][metric], row["search"] == "scann"))
+    return max(shown, key=lambda row: (row["metrics"][metric], row["search"] in INDEXES))
 
 
 def _said(row: Row) -> str:

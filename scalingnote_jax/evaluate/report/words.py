@@ -11,7 +11,13 @@ from scalingnote_jax.systems import label
 
 Row = dict[str, Any]
 
-SEARCHES = {"exact": "exact search", "scann": "ScaNN index", "lexical": "word matching"}
+INDEXES = ("scann", "milvus")  # searches that are not exact, as `index.engine` names them
+SEARCHES = {
+    "exact": "exact search",
+    "scann": "ScaNN index",
+    "milvus": "Milvus",
+    "lexical": "word matching",
+}
 NONE = "–"  # where a number is missing
 SNIPPET_CHARS = 180
 UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -119,4 +125,4 @@ def ann_cutoffs(rows: Iterable[Row]) -> list[int]:
 def first_row(rows: Sequence[Row], system: str) -> Row | None:
     """A system's row; the one with the index, which is what ships, if there are two."""
     own = [row for row in rows if row["system"] == system]
-    return next((row for row in own if row["search"] == "scann"), own[0] if own else None)
+    return next((row for row in own if row["search"] in INDEXES), own[0] if own else None)

@@ -73,6 +73,8 @@ class ScannIndex:
         candidates = math.ceil(near.get("reorder", 0) * max(1.0, k / near["k"]))
         return max(k, candidates), near.get("leaves_searched")
 
+    engine = "scann"
+
     @property
     def kind(self) -> str:
         """ "brute_force", "ah" or "tree_ah"."""

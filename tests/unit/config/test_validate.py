@@ -240,6 +240,8 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "vectors": ["v.npy", 1],  # with a stage 1
     },
     "index": {
+        "engine": WORD,
+        "uri": [*TEXT, "http://somewhere"],  # with engine scann
         "exact_below": COUNT_OR_ZERO,
         "partition_above": COUNT_OR_ZERO,
         "target_recall": SHARE,
@@ -327,7 +329,7 @@ def test_wrong_values_are_refused_in_one_line(field: str) -> None:
         ({"encode.store_dtype": "int4"}, "expected one of ('float32', 'bfloat16', 'int8'); did"),
         (
             {"eval.systems": ("bm52",)},
-            "'student_int8', 'refined'); did you mean 'bm25'?",
+            "'student_int8', 'refined', 'hybrid'); did you mean 'bm25'?",
         ),
         ({"teacher.query.text.buckets": 64}, "separate by commas: --teacher.query.text.buckets=16"),
         ({"distill.w_mse": 0.0, "distill.w_cos": 0.0}, "--distill: w_mse 0, w_cos 0, w_kl 0"),
