@@ -139,8 +139,7 @@ def plan(parser: ArgumentParser, words: list[str]) -> None:
 
     config = completed(load_config(args.config, overrides, smoke=args.smoke), planned=True)
     workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
-    sizes = (int(size) for size in (args.pairs, args.queries, args.docs))
-    amounts = Amounts(*sizes, price=args.price)
+    amounts = Amounts(int(args.pairs), int(args.queries), int(args.docs), args.price)
     given = amounts, args.search, args.batches, args.compiles
     request = PlanRequest(args.topology, args.slices, *given)
     project = Project(

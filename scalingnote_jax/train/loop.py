@@ -29,6 +29,7 @@ from scalingnote_jax.models.layers.params import Flat
 from scalingnote_jax.progress import Bar, progress, say
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
+from scalingnote_jax.train.profiling import Trace, peak_flops
 from scalingnote_jax.train.state import TrainState
 
 IN_FLIGHT = (
@@ -52,6 +53,8 @@ class Stage:
     meta: dict[str, Any]  # goes into every checkpoint
     # Further figures for the record of a log step, from the state after it; takes its time
     probe: Callable[[int, TrainState], dict[str, float]] | None = None
+    # FLOPs of the model in a step on this process's batch and those of the others, of so many parts
+    flops: Callable[[dict[str, np.ndarray], int], int] | None = None
 
 
 def fit(stage: Stage) -> TrainState:
@@ -90,6 +93,7 @@ def _run(
     total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
     log = MetricsLog(stage, start)
     in_flight: deque[Any] = deque()
+    trace = Trace(stage.name, start, total)
     with progress(stage.name, total=total, unit="steps") as bar, watch() as preemption:
         bar.advance(start)
         batches = iterate(stage.sampler, start, total)
@@ -97,7 +101,9 @@ def _run(
             with log.host_work(in_flight):
                 batch = next(batches)
                 put = mesh_lib.put_batch(batch, stage.prepared.mesh)
-            state, metrics = stage.step(state, put)
+            with trace.step(step):
+                state, metrics = stage.step(state, put)
+            trace.after(step, metrics)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
@@ -108,6 +114,7 @@ def _run(
             if stop:
                 break
         log.close(step, bar)
+    trace.close()
     if stop:
         checkpoints.close()
         say(f"{stage.name}: told to stop, saved step {step}; the same command goes on from there")
@@ -126,7 +133,8 @@ class MetricsLog:
         self.parts = mesh_lib.batch_part(stage.prepared.mesh)[1]
         self.window: list[Any] = []
         self.pending: tuple[int, list[Any], dict[str, float]] | None = None
-        self.real_tokens = self.all_tokens = self.examples = 0
+        self.real_tokens = self.all_tokens = self.examples = self.flops = 0
+        self.peak_flops = peak_flops(stage.prepared.mesh)
         self.idle_secs = 0.0
         self.started = self.window_started = time.monotonic()
         if mesh_lib.first_process():
@@ -155,6 +163,7 @@ class MetricsLog:
                 self.real_tokens += int(np.count_nonzero(x))
                 self.all_tokens += x.size
         self.examples += len(next(iter(batch.values()))) * self.parts
+        self.flops += self.stage.flops(batch, self.parts) if self.stage.flops else 0
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
             self._next(step, bar, state)
 
@@ -184,7 +193,11 @@ class MetricsLog:
             "host_share": round(self.idle_secs / secs, 4),
             "secs": round(now - self.started, 2),
         }
-        self.real_tokens = self.all_tokens = self.examples = 0
+        if self.flops:
+            rates["tflops_per_sec"] = round(self.flops / secs / 1e12, 4)
+            if self.peak_flops:
+                rates["mfu"] = round(self.flops / secs / self.peak_flops, 4)
+        self.real_tokens = self.all_tokens = self.examples = self.flops = 0
         self.idle_secs, self.window_started = 0.0, now
         return rates
 
