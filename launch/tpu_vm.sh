@@ -7,9 +7,11 @@ usage() {
   cat << 'END'
 bash launch/tpu_vm.sh VERB --name NAME --zone ZONE [--project PROJECT] [--slices N] [--dry-run] …
 
-  create  --type TYPE --version VERSION [--spot]
+  create  --type TYPE --version VERSION [--spot] [-- GCLOUD_WORDS]
           asks for the TPU as a queued resource; TYPE and VERSION are, for example, v5litepod-16 and
-          v2-alpha-tpuv5-lite, v5p-32 and v2-alpha-tpuv5, v6e-16 and v2-alpha-tpuv6e
+          v2-alpha-tpuv5-lite, v5p-32 and v2-alpha-tpuv5, v6e-16 and v2-alpha-tpuv6e. Words behind -- go to
+          gcloud as they are: --reserved --network=my-net --subnetwork=my-subnet --service-account=me@…
+          Cloud TPU VMs end with v6e: for Ironwood (tpu7x) take launch/gke_jobset.yaml
   status  WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED (a spot TPU that was taken away) …
   setup   copies this working tree to every host and installs it there; again after each change
   mount   --bucket BUCKET
@@ -69,12 +71,13 @@ everywhere() {
 
 create() {
   [ -n "$type" ] && [ -n "$version" ] || fail "create needs --type and --version"
+  [[ $type != tpu7x* ]] || fail "Cloud TPU VMs have no $type: start it on GKE, with launch/gke_jobset.yaml"
   local shape=(--node-id="$name")
   [ "$slices" = 1 ] || shape=(--node-count="$slices" --node-prefix="$name")
   # The scope lets the hosts write to buckets.
   cloud compute tpus queued-resources create "$name" "${place[@]}" "${shape[@]}" \
     --accelerator-type="$type" --runtime-version="$version" "${spot[@]}" \
-    --scopes=https://www.googleapis.com/auth/cloud-platform
+    --scopes=https://www.googleapis.com/auth/cloud-platform "$@"
 }
 
 setup() {
@@ -167,6 +170,7 @@ main() {
       ;;
     stop) everywhere "kill -TERM -- -\$(cat $pid)" ;;
     delete) cloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet ;;
+    create) create "$@" ;;
     *) "$verb" ;;
   esac
 }

@@ -109,8 +109,10 @@ def _step(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     mesh_lib.start()
     config = completed(config, planned=args.dry_run)
     from scalingnote_jax import run
+    from scalingnote_jax.train.log.profiling import PROFILE
     from scalingnote_jax.workflow.reuse import workdirs
 
+    PROFILE.steps, PROFILE.folder = max(args.profile, 0), workdir.root / "profile"
     mesh = mesh_lib.make_mesh(config.mesh)
     if args.dry_run:
         from scalingnote_jax.plan.dry_run import dry_run
@@ -153,6 +155,9 @@ def _add_options(verb: str, parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print mesh, shardings, bytes; write nothing"
+    )
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="STEPS", help="trace steps of each training"
     )
     parser.add_argument("--smoke", action="store_true", help="a tiny size: seconds on a CPU")
     if verb == "encode":

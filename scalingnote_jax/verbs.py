@@ -155,12 +155,28 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise ArgumentTypeError(f"{text!r}: expected sizes such as 2048,4096") from None
 
 
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ArgumentTypeError(f"{text!r}: expected a number such as 8841823, 100e6 or 1.2")
+    return number
+
+
 def plan(parser: ArgumentParser, words: list[str]) -> None:
     """What a training step needs on a TPU slice that is not there."""
     parser.add_argument("config", help=CONFIG_WORD)
     parser.add_argument("--topology", required=True, help="one slice, such as v5e:16x16")
     parser.add_argument("--slices", type=int, default=1, help="slices joined by the DCN")
-    parser.add_argument("--pairs", type=int, default=0, help="training pairs, for hours per epoch")
+    for name, what in (
+        ("pairs", "training pairs in an epoch"),
+        ("queries", "query texts, for mining, stage 2 and 3, and search"),
+        ("docs", "documents, for encoding and search"),
+    ):
+        parser.add_argument(f"--{name}", type=_amount, default=0.0, help=f"{what}, as 100e6")
+    parser.add_argument("--price", type=_amount, default=0.0, help="of a chip-hour")
     parser.add_argument("--search", action="store_true", help="find the best mesh and remat")
     parser.add_argument(
         "--batches", type=_sizes, default=(), help="with --search: batch sizes, as 2048,4096"
@@ -175,11 +191,23 @@ def plan(parser: ArgumentParser, words: list[str]) -> None:
     prepare_environment()  # before JAX is imported
     from scalingnote_jax.config.load import load_config
     from scalingnote_jax.plan.make_plan import Workload
+    from scalingnote_jax.plan.project_cost import Amounts, Project
     from scalingnote_jax.plan.run_plan import PlanRequest, run_plan
     from scalingnote_jax.startup import completed
 
     config = completed(load_config(args.config, overrides, smoke=args.smoke), planned=True)
     workload = Workload(config.teacher, config.train, config.encode, config.mesh, config.seed)
-    given = args.pairs, args.search, args.batches, args.compiles
+    amounts = Amounts(int(args.pairs), int(args.queries), int(args.docs), args.price)
+    given = amounts, args.search, args.batches, args.compiles
     request = PlanRequest(args.topology, args.slices, *given)
-    run_plan(workload, request, Path(args.workdir or Path("runs") / config.name))
+    project = Project(
+        teacher=config.teacher,
+        train=config.train,
+        mine=config.mine,
+        distill=config.distill,
+        refine=config.refine,
+        encode=config.encode,
+        exact=config.eval.exact,
+        stages=config.stages,
+    )
+    run_plan(workload, project, request, Path(args.workdir or Path("runs") / config.name))

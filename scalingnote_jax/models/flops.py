@@ -10,8 +10,11 @@ again is kept apart: it is work, but not the model's (MFU counts the model's alo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
 
 from scalingnote_jax.config import DecoderShape, TrainConfig
 from scalingnote_jax.models.layers.params import flatten, is_matrix
@@ -48,32 +51,73 @@ def step_flops(cfg: TrainConfig, towers: Towers, trained: Collection[str]) -> Fl
         trained: paths of the trained parameters, "query/body/layers/q".
     """
     size, group = cfg.batch_size, 1 + cfg.negatives_per_query
+    lengths = (tower.cfg.text.max_tokens for tower in (towers.query, towers.doc))
+    query, doc = zip((size, size * group), lengths, strict=True)
+    return _step_flops(cfg, towers, trained, query, doc)
+
+
+def batch_flops(
+    cfg: TrainConfig, towers: Towers, trained: Collection[str]
+) -> Callable[[dict[str, np.ndarray], int], int]:
+    """The model's FLOPs of a step on a batch as it is, cut to its buckets: a function of one
+    process's batch and of how many parts the whole has.
+    """
+
+    @cache
+    def counted(query: tuple[int, int], doc: tuple[int, int]) -> int:
+        return _step_flops(cfg, towers, trained, query, doc).model
+
+    def of_batch(batch: dict[str, np.ndarray], parts: int) -> int:
+        (*rows, query_length), (*texts, doc_length) = (
+            batch[name].shape for name in ("query_tokens", "doc_tokens")
+        )
+        query = math.prod(rows) * parts, query_length
+        return counted(query, (math.prod(texts) * parts, doc_length))
+
+    return of_batch
+
+
+def _step_flops(
+    cfg: TrainConfig,
+    towers: Towers,
+    trained: Collection[str],
+    query: tuple[int, int],
+    doc: tuple[int, int],
+) -> Flops:
+    """Of so many rows of so many tokens on each side."""
     total = Flops(0, 0)
-    for side, tower, rows in (("query", towers.query, size), ("doc", towers.doc, size * group)):
+    for side, tower, (rows, length) in (("query", towers.query, query), ("doc", towers.doc, doc)):
         prefix = "shared/" if towers.cfg.share else f"{side}/"
         paths = {path.removeprefix(prefix) for path in trained if path.startswith(prefix)}
-        total += tower_flops(tower, rows, paths, in_chunks=cfg.encode_chunks > 1)
+        total += tower_flops(tower, rows, paths, cfg.encode_chunks > 1, length)
+    size, group = query[0], 1 + cfg.negatives_per_query
     scores = size * size * (group + cfg.symmetric) // cfg.accumulate
     return total + Flops(3 * 2 * scores * towers.query.dim, 0)
 
 
 def tower_flops(
-    tower: TowerDef, rows: int, trained: Collection[str] = (), in_chunks: bool = False
+    tower: TowerDef,
+    rows: int,
+    trained: Collection[str] = (),
+    in_chunks: bool = False,
+    length: int = 0,
 ) -> Flops:
-    """Of `rows` texts of the largest length, forward; and backward where something is trained.
+    """Of `rows` texts, forward; and backward where something is trained.
 
     Args:
         trained: paths of the trained parameters, "body/layers/q".
         in_chunks: whether GradCache encodes everything once more.
+        length: tokens of a text; 0 for the most that it may have.
     """
-    tokens = rows * tower.cfg.text.max_tokens
+    length = length or tower.cfg.text.max_tokens
+    tokens = rows * length
     shapes, axes = map(flatten, tower.abstract())
     sizes = {
         path: 2 * math.prod(x.shape) * (rows if path == "projection" else tokens)
         for path, x in shapes.items()
         if is_matrix(axes[path]) and "embedding" not in path and f"/{SCALES}/" not in path
     }
-    attention = _attention(tower, rows)
+    attention = _attention(tower, rows, length)
     forward = sum(sizes.values()) + attention
     if not trained:
         return Flops(forward, 0)
@@ -85,9 +129,9 @@ def tower_flops(
     return Flops(forward + back, again + forward * in_chunks)
 
 
-def _attention(tower: TowerDef, rows: int) -> int:
+def _attention(tower: TowerDef, rows: int, length: int) -> int:
     """Scores and the weighted sum of the values."""
-    shape, length = tower.shape, tower.cfg.text.max_tokens
+    shape = tower.shape
     head_dim = (
         shape.head_dim if isinstance(shape, DecoderShape) else shape.hidden_size // shape.num_heads
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from scalingnote_jax.config import EncodeConfig, MeshConfig, TowersConfig, TrainConfig
@@ -26,6 +27,7 @@ from scalingnote_jax.train.stage1 import program
 from scalingnote_jax.vectors.encode_batches import rows_of
 
 Plan = dict[str, Any]
+ENCODE_SPEEDS = ("bounds_secs", "left_synchronous", "step_secs_range", "mfu_bound", "mfu_range")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def make_plan(workload: Workload, topology: Topology, pairs: int = 0) -> Plan:
         "compile_secs": round(compiled.secs, 1),
         "compiler_flags": flags,
         "hbm_bytes_per_chip": _memory(compiled, prepared, topology),
+        "checkpoint_bytes": _checkpoint_bytes(prepared),
     }
     line = _roofline(compiled, flops, topology, mesh)
     return plan | _speed(flops, line, topology, mesh, train.batch_size, pairs)
@@ -102,8 +105,7 @@ def plan_encode(workload: Workload, topology: Topology) -> Plan:
         "fits": compiled.module is not None,
         "compile_secs": round(compiled.secs, 1),
         "total_bytes_per_chip": compiled.total_bytes * topology.devices_per_chip,
-        "bounds_secs": speed["bounds_secs"],
-        "mfu_bound": speed["mfu_bound"],
+        **{name: speed[name] for name in ENCODE_SPEEDS},
         "docs_per_sec": speed["pairs_per_sec"],
     }
 
@@ -112,6 +114,12 @@ def _roofline(compiled: Compiled, flops: Flops, topology: Topology, mesh: Mesh) 
     if compiled.module is None:
         return None
     return roofline(compiled.module, flops.model, topology, mesh)
+
+
+def _checkpoint_bytes(prepared: Prepared) -> int:
+    """Of the whole state, which every checkpoint holds once."""
+    sizes = (x.size * jax.dtypes.itemsize_bits(x.dtype) for x in jax.tree.leaves(prepared.abstract))
+    return sum(sizes) // 8
 
 
 def _memory(compiled: Compiled, prepared: Prepared, topology: Topology) -> dict[str, int]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from scalingnote_jax.plan.make_plan import Plan
 
 GIB = 2**30
+COSTS = ("hours", "chip_hours", "price")
 
 
 def write_plan(plan: Plan, folder: Path) -> Path:
@@ -34,6 +35,8 @@ def show_plan(plan: Plan, out: Console) -> None:
     for name, value in _rows(plan):
         table.add_row(name, value)
     out.print(table)
+    if costs := plan.get("project"):
+        show_project(costs, out)
     if plan["collectives"]:
         sent = Table("sent by a device", "along", "network", "GiB", "times", title="collectives")
         for row in plan["collectives"]:
@@ -41,6 +44,28 @@ def show_plan(plan: Plan, out: Console) -> None:
                 size = f"{row['bytes'] / GIB:.3f}"
                 sent.add_row(row["kind"], row["axis"], row["network"], size, str(row["count"]))
         out.print(sent)
+
+
+def show_project(costs: Plan, out: Console) -> None:
+    """What every step costs, at best and by the compiled schedule, and what stays on disk."""
+    table = Table("step", "of", "hours", "chip-hours", "price", title="the project, at best")
+    for row in costs["steps"]:
+        amount = f"{row['amount']:,.0f} {row['unit']}" if row["amount"] else "not known"
+        table.add_row(row["step"], amount, *(_range(row[key]) for key in COSTS))
+    table.add_row("together", "", *(_range(costs["total"].get(key)) for key in COSTS))
+    out.print(table)
+    disk = costs["disk"]
+    for kind in ("vector", "teacher_query", "checkpoint"):
+        if size := disk[f"{kind}_bytes"]:
+            out.print(f"{kind.replace('_', ' ')}s on disk: {size / GIB:,.1f} GiB")
+    out.print(f"vectors are written at up to {disk['vector_bytes_per_sec'] / 2**20:,.0f} MiB/s")
+
+
+def _range(values: list[float] | None) -> str:
+    if not values:
+        return ""
+    texts = [f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in values]
+    return texts[0] if texts[0] == texts[1] else " to ".join(texts)
 
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
+from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.plan.make_plan import Plan, Workload, make_plan, plan_encode
 from scalingnote_jax.plan.mesh_search import search_meshes
 from scalingnote_jax.plan.plan_table import show_plan, show_search, write_plan
+from scalingnote_jax.plan.project_cost import Amounts, Project, project_cost
 from scalingnote_jax.plan.topology import Topology, describe_slices
 from scalingnote_jax.progress import progress, say
 
@@ -23,7 +25,7 @@ class PlanRequest:
     Attributes:
         topology: of one slice.
         slices: how many.
-        pairs: training pairs in an epoch; 0 where they are not known.
+        amounts: how much there is to do; where something is known, all steps are priced.
         search: whether to look for the best mesh, remat and batch size.
         batches: sizes that the search tries; () keeps the workload's.
         compiles: the most that the search compiles.
@@ -31,13 +33,13 @@ class PlanRequest:
 
     topology: str
     slices: int = 1
-    pairs: int = 0
+    amounts: Amounts = field(default_factory=Amounts)
     search: bool = False
     batches: tuple[int, ...] = ()
     compiles: int = 6
 
 
-def run_plan(workload: Workload, request: PlanRequest, workdir: Path) -> Plan:
+def run_plan(workload: Workload, project: Project, request: PlanRequest, workdir: Path) -> Plan:
     """Plans, prints and writes.
 
     Raises:
@@ -50,7 +52,10 @@ def run_plan(workload: Workload, request: PlanRequest, workdir: Path) -> Plan:
     if request.search:
         plan = _searched(workload, topology, request, out)
     else:
-        plan = _planned(workload, topology, request.pairs)
+        plan = _planned(workload, topology, request.amounts.pairs)
+    if request.amounts.any and plan["fits"] and plan["encode"]["fits"]:
+        costs = plan, plan["encode"], topology
+        plan["project"] = project_cost(project, request.amounts, *costs)
     show_plan(plan, out)
     say(f"plan: {write_plan(plan, workdir / 'plan')}; every speed is a bound, not a measurement")
     return plan
@@ -66,7 +71,7 @@ def _planned(workload: Workload, topology: Topology, pairs: int) -> Plan:
 
 
 def _searched(workload: Workload, topology: Topology, request: PlanRequest, out: Console) -> Plan:
-    given = request.batches, request.compiles, request.pairs
+    given = request.batches, request.compiles, request.amounts.pairs
     best, rows = search_meshes(workload, topology, *given)
     show_search(rows, out)
     if best is None:
@@ -76,4 +81,6 @@ def _searched(workload: Workload, topology: Topology, request: PlanRequest, out:
             "one that does",
             "take a larger slice, smaller --batches, or more --compiles",
         )
+    if request.amounts.any:
+        best["encode"] = plan_encode(replace(workload, mesh=MeshConfig(**best["mesh"])), topology)
     return best | {"search": rows}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from scalingnote_jax.data.batches import iterate
 from scalingnote_jax.devices import mesh as mesh_lib
@@ -25,6 +26,7 @@ from scalingnote_jax.progress import progress, say
 from scalingnote_jax.train.checkpoint import TrainingCheckpoints
 from scalingnote_jax.train.log.divergence import forget
 from scalingnote_jax.train.log.metrics_log import Logged, MetricsLog
+from scalingnote_jax.train.log.profiling import Trace, peak_flops
 from scalingnote_jax.train.prepare import Prepared, Schedule, Step
 from scalingnote_jax.train.state import TrainState
 
@@ -49,6 +51,8 @@ class Stage:
     meta: dict[str, Any]  # goes into every checkpoint
     # Further figures for the record of a log step, from the state after it; takes its time
     probe: Callable[[int, TrainState], dict[str, float]] | None = None
+    # FLOPs of the model in a step on this process's batch and those of the others, of so many parts
+    flops: Callable[[dict[str, np.ndarray], int], int] | None = None
 
 
 def fit(stage: Stage) -> TrainState:
@@ -72,9 +76,8 @@ def fit(stage: Stage) -> TrainState:
             start, state = 0, prepared.place(stage.initial())
         if start < stage.schedule.total_steps:
             parts = mesh_lib.batch_part(prepared.mesh)[1]
-            logged = Logged(
-                stage.name, stage.folder, stage.sampler, stage.schedule, stage.probe, parts
-            )
+            about = stage.name, stage.folder, stage.sampler, stage.schedule, stage.probe
+            logged = Logged(*about, parts, stage.flops, peak_flops(prepared.mesh))
             state = _run(stage, state, start, checkpoints, MetricsLog(logged, start, window))
     finally:
         checkpoints.close()
@@ -87,6 +90,7 @@ def _run(
 ) -> TrainState:
     total, every = stage.schedule.total_steps, stage.schedule.checkpoint_every
     in_flight: deque[Any] = deque()
+    trace = Trace(stage.name, start, total)
     with progress(stage.name, total=total, unit="steps") as bar, watch() as stopping:
         bar.advance(start)
         batches = iterate(stage.sampler, start, total)
@@ -94,7 +98,9 @@ def _run(
             with log.host_work(in_flight):
                 batch = next(batches)
                 put = mesh_lib.put_batch(batch, stage.prepared.mesh)
-            state, metrics = stage.step(state, put)
+            with trace.step(step):
+                state, metrics = stage.step(state, put)
+            trace.after(step, metrics)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
@@ -107,4 +113,5 @@ def _run(
                 checkpoints.close()
                 say(f"{stage.name}: told to stop, saved step {step}")
                 break
+    trace.close()
     return state

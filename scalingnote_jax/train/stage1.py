@@ -29,6 +29,7 @@ from scalingnote_jax.losses.query_prediction import (
     generative_loss,
 )
 from scalingnote_jax.models.chunks import encode_in_chunks
+from scalingnote_jax.models.flops import batch_flops
 from scalingnote_jax.models.layers.params import Flat, nest
 from scalingnote_jax.models.pair import LOG_SCALE, Towers, capped, side_params
 from scalingnote_jax.models.tower import TowerDef
@@ -262,6 +263,7 @@ def build(
         sampler=sampler,
         schedule=schedule,
         meta={"inputs": place.inputs, "contracts": contracts},
+        flops=batch_flops(cfg, towers, prepared.abstract.params),
     )
 
 

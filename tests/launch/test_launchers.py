@@ -116,6 +116,14 @@ def test_create_asks_for_a_queued_resource(call: Caller):
     } <= set(words)
 
 
+def test_words_behind_the_dashes_go_to_gcloud(call: Caller):
+    kind = ("--type", "v6e-16", "--version", "v2-alpha-tpuv6e")
+    more = ("--reserved", "--network=my-net", "--labels=a=b c")
+    assert call("tpu_vm.sh", "create", *TPU, *kind, "--", *more).returncode == 0
+    (words,) = call.calls()
+    assert words[-3:] == list(more)
+
+
 def test_several_slices_are_several_nodes(call: Caller):
     kind = ("--type", "v5p-32", "--version", "v2-alpha-tpuv5")
     call("tpu_vm.sh", "create", *TPU, *kind, "--slices", "3")
@@ -222,6 +230,8 @@ def alive(pid: int) -> bool:
         (["fly", *TPU], "no verb fly"),
         (["run", "--name", "x"], "--name and --zone are needed"),
         (["create", *TPU], "create needs --type and --version"),
+        (["create", *TPU, "--type=tpu7x-8"], "unknown option --type=tpu7x-8"),
+        (["create", *TPU, "--type", "tpu7x-8", "--version", "v"], "launch/gke_jobset.yaml"),
         (["mount", *TPU], "mount needs --bucket"),
         (["run", *TPU], "run needs -- VERB CONFIG"),
         (["stop", *TPU, "--slices", "two"], "--slices two is not a number"),

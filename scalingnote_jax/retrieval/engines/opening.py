@@ -29,7 +29,7 @@ def open_index(dir: Path, store: VectorStore) -> VectorIndex:
     Raises:
         UserError: it is damaged, of another store, or of an engine that is not here.
     """
-    manifest = read_manifest(dir, "index", REBUILD)
+    manifest = read_manifest(dir, "index", REBUILD, {"engine?": str})
     engine = manifest.get("engine", "scann")
     if engine == "scann":
         return ScannIndex.open(dir, store.fingerprint)

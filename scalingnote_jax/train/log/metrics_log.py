@@ -42,6 +42,8 @@ class Logged:
     schedule: Schedule
     probe: Callable[[int, TrainState], dict[str, float]] | None
     parts: int  # of a batch, one of which this process feeds
+    flops: Callable[[dict[str, np.ndarray], int], int] | None  # as `train.loop.Stage` has it
+    peak_flops: float  # of all devices together; 0 where it is not known
 
 
 class MetricsLog:
@@ -62,7 +64,7 @@ class MetricsLog:
         self.pending: tuple[int, list[Any], dict[str, float]] | None = None
         self.check = DivergenceCheck(stage.name, stage.folder, stage.sampler)
         self.alarm = CollapseAlarm(stage.name, stage.schedule.total_steps)
-        self.real_tokens = self.all_tokens = self.examples = 0
+        self.real_tokens = self.all_tokens = self.examples = self.flops = 0
         self.idle_secs = 0.0
         self.started = self.window_started = time.monotonic()
         if mesh_lib.first_process():
@@ -96,6 +98,7 @@ class MetricsLog:
                 self.real_tokens += int(np.count_nonzero(x))
                 self.all_tokens += x.size
         self.examples += len(next(iter(batch.values()))) * self.stage.parts
+        self.flops += self.stage.flops(batch, self.stage.parts) if self.stage.flops else 0
         if step % self.stage.schedule.log_every == 0 or step == self.stage.schedule.total_steps:
             self._write(bar)
             rates = self._rates()
@@ -130,7 +133,11 @@ class MetricsLog:
             "host_share": round(self.idle_secs / secs, 4),
             "secs": round(now - self.started, 2),
         }
-        self.real_tokens = self.all_tokens = self.examples = 0
+        if self.flops:
+            rates["tflops_per_sec"] = round(self.flops / secs / 1e12, 4)
+            if self.stage.peak_flops:
+                rates["mfu"] = round(self.flops / secs / self.stage.peak_flops, 4)
+        self.real_tokens = self.all_tokens = self.examples = self.flops = 0
         self.idle_secs, self.window_started = 0.0, now
         return rates
 

@@ -275,7 +275,7 @@ def test_the_command_writes_what_scripts_rely_on(
     tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = ["--topology=v5p:2x2x1", f"--workdir={tmp_path}", "--pairs=8000", "--mesh.fsdp=2"]
-    assert main(["plan", str(tiny_config), *words]) == 0
+    assert main(["plan", str(tiny_config), *words, "--docs=1e6", "--price=2"]) == 0
     plan = json.loads((tmp_path / "plan" / "v5p:2x2x1.json").read_text())
     assert plan["topology"] == "v5p:2x2x1"
     assert (plan["chips"], plan["global_batch"], plan["fits"]) == (4, 8, True)
@@ -290,4 +290,20 @@ def test_the_command_writes_what_scripts_rely_on(
     assert flops["compiled"] == pytest.approx(flops["model"] + flops["recomputed"], rel=0.03)
     assert plan["encode"]["batch"] == 16
     assert plan["encode"]["docs_per_sec"] > 0
-    assert "fits" in capsys.readouterr().out
+    rows = {row["step"]: row for row in plan["project"]["steps"]}
+    assert rows["encode"]["amount"] == 1_000_000
+    assert rows["encode"]["hours"][0] == pytest.approx(1e6 / plan["encode"]["docs_per_sec"] / 3600)
+    assert rows["encode"]["price"][1] == pytest.approx(8 * rows["encode"]["hours"][1])
+    # Weights and two moments in float32, and the numbers of steps
+    state = 4 * sum(plan["hbm_bytes_per_chip"][kind] for kind in ("params", "moments"))
+    assert state / 4 < plan["checkpoint_bytes"] < state
+    out = capsys.readouterr().out
+    assert "fits" in out
+    assert "left synchronous" in out
+    assert "the project, at best" in out
+
+
+@pytest.mark.parametrize("word", ["--docs=many", "--docs=-1", "--price=nan"])
+def test_an_amount_that_is_none(tiny_config: Path, word: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", str(tiny_config), "--topology=v5e:2x2", word]) == 2
+    assert "expected a number such as" in capsys.readouterr().err
