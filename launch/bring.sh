@@ -21,7 +21,8 @@ if [ ! -d "$workdir-existing/index" ]; then
   done
   scalingnote export "$workdir-existing" "$workdir-existing/index" --format=parquet
 fi
-scalingnote run $config --workdir="$workdir" --encode.vectors="$workdir-existing/index" "$@"
+scalingnote run $config --workdir="$workdir" \
+  --encode.vectors="$workdir-existing/index" --reuse="$workdir-existing" "$@"
 echo
 echo "\$ scalingnote search $workdir \"compute the median of an array\" -k 5"
 scalingnote search "$workdir" "compute the median of an array" -k 5
