@@ -117,9 +117,6 @@ class TrainConfig:
     # The highest rate of its logarithm, which moves by about so much a step, on the schedule of
     # `optim`: at an LLM's rate it would hardly move in a run
     temperature_learning_rate: Positive = 1e-3
-    # What the projections are before the first step: of orthonormal columns, drawn by the seed, or
-    # such that the vectors of pretrained towers lie in no narrow cone (train/start.py)
-    projection_start: Literal["random", "whitened"] = "random"
     # The query side's projection is fitted to the document side before the first step, as towers of
     # two depths would start in two spaces (train/query_start.py)
     fit_query_projection: bool = False

@@ -6,9 +6,8 @@ Which layers a student takes, and what follows for its config, is said in `model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +29,6 @@ from scalingnote_jax.vectors.trained import TrainedTower
 
 FIT_TEXTS = 4096  # of which a projection is fitted
 RIDGE = 1e-3  # of the mean of the squared singular values
-WHITE_RIDGE = 1e-3  # of the mean eigenvalue without the largest, that of the mean vector
 _STUDENT, _QUERY = "student/projection", "query/projection"
 
 
@@ -130,74 +128,6 @@ def query_start(
     return placed | {_QUERY: fitted_projection(query, table, doc.encode(texts), True, seed)}
 
 
-def whitened_start(
-    towers: Towers,
-    collection: Collection,
-    prepared: Prepared,
-    initial: Callable[[], Flat],
-    seed: int,
-    batch_size: int,
-) -> Flat:
-    """Parameters of stage 1 at step 0, with projections that whiten what the bodies give.
-
-    The vectors of a pretrained LLM lie in a narrow cone: nearly all of their length is a mean that
-    they share, and a random projection keeps it. Ours; docs/choices.md says what it brings.
-
-    Args:
-        collection: its training queries and documents are read.
-        initial: the parameters without that, as `placing.place` takes them.
-        batch_size: as in `EncodeConfig`.
-    """
-    placed = place(initial(), prepared.shardings.params | prepared.shardings.frozen)
-    params = nest(placed)
-    found: dict[str, list[np.ndarray]] = {}
-    queries, documents = _train_queries(collection), collection.documents
-    for side, texts in (("query", queries), ("doc", documents)):
-        tower, name = getattr(towers, side), "shared" if towers.cfg.share else side
-        bare = TowerDef(replace(tower.cfg, projection=0), tower.shape)
-        body = {key: part for key, part in params[name].items() if key != "projection"}
-        given = bare, body, tower_tokenizer(bare.cfg), prepared.mesh, batch_size
-        chosen = _some(texts, tower.shape.hidden_size, seed)  # of both sides twice that
-        pairs = [t if isinstance(t, str) else (t.title, t.text) for t in chosen]
-        found.setdefault(name, []).append(unit_rows(Encoder(*given).encode(pairs)))
-    joined = {name: np.concatenate(parts) for name, parts in found.items()}
-    if _start_equal(towers):
-        joined = dict.fromkeys(joined, np.concatenate(list(joined.values())))
-    say("train: the projections whiten what the towers give before the first step")
-    return placed | {
-        f"{name}/projection": whitening(x, towers.doc.dim) for name, x in joined.items()
-    }
-
-
-def _some(texts: Sequence[Any], count: int, seed: int) -> list[Any]:
-    rng = np.random.default_rng([seed, 5])
-    return [texts[i] for i in np.sort(rng.choice(len(texts), min(len(texts), count), False))]
-
-
-def whitening(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """[E, dim] float32: along the `dim` directions in which the vectors are longest, each divided
-    by the root of its mean square, so that no direction, their mean's neither, outweighs another.
-
-    Not made as short as orthonormal columns are: what it gives would then be so small beside one
-    step of Adam along the vectors' mean that a few steps would bring the cone back.
-
-    Args:
-        vectors: [n, E], n of about 2 · E or more.
-    """
-    x = vectors.astype(np.float64)
-    values, directions = np.linalg.eigh(x.T @ x / len(x))  # rising
-    values, directions = values[::-1], directions[:, ::-1]
-    ridge = WHITE_RIDGE * values[1:].mean()
-    return (directions[:, :dim] / np.sqrt(values[:dim] + ridge)).astype(np.float32)
-
-
-def _start_equal(towers: Towers) -> bool:
-    """Whether both sides are the same function of a text before the first step."""
-    alike = ("weights", "num_layers", "pooling", "bidirectional", "projection")
-    one, other = towers.query.cfg, towers.doc.cfg
-    return all(getattr(one, name) == getattr(other, name) for name in alike)
-
-
 def stage1_start(
     cfg: TrainConfig,
     towers: Towers,
@@ -208,10 +138,8 @@ def stage1_start(
 ) -> Callable[[], Flat]:
     """What makes the parameters of stage 1 at step 0, with projections as the config asks for."""
     start: Callable[[], Flat] = partial(towers.initial, seed, cfg.temperature)
-    whitened = cfg.projection_start == "whitened"
-    for wanted, fitted in ((whitened, whitened_start), (cfg.fit_query_projection, query_start)):
-        if wanted:
-            start = partial(fitted, towers, collection, prepared, start, seed, batch_size)
+    if cfg.fit_query_projection:
+        return partial(query_start, towers, collection, prepared, start, seed, batch_size)
     return start
 
 

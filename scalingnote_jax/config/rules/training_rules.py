@@ -70,11 +70,6 @@ def _check_train(config: Config) -> None:
             f"at least {1 / cfg.max_logit_scale:g}, the cap",
             "raise one of them, or set --train.learn_temperature=false",
         )
-    if cfg.projection_start != "random" and not (
-        teacher.query.projection and teacher.doc.projection
-    ):
-        given, fix = repr(cfg.projection_start), "set --teacher.query.projection and that of .doc"
-        raise bad_input("--train.projection_start", f"{given} without projections", "them", fix)
     if cfg.fit_query_projection and (teacher.share or not teacher.query.projection):
         fix = "set --teacher.share=false and --teacher.query.projection, as the document side's"
         given = "true without a projection of the query side's own"

@@ -170,7 +170,6 @@ SECTIONS: dict[str, dict[str, list[Any]]] = {
         "temperature": [*POSITIVE, 0.001],  # above the cap
         "learn_temperature": FLAG,
         "temperature_learning_rate": POSITIVE,
-        "projection_start": WORD,
         "fit_query_projection": FLAG,
         "max_logit_scale": [*POSITIVE, 10.0],  # below 1 / 0.05
         "false_negative_margin": [-2.1, 2.1, NAN, "0.1"],

@@ -53,7 +53,6 @@ TRAIN |= {
     "temperature": (0.3, {}),
     "learn_temperature": (False, {}),
     "temperature_learning_rate": (0.1, {}),
-    "projection_start": ("whitened", {}),
     "fit_query_projection": (True, {}),
     "max_logit_scale": (50.0, {}),
     "false_negative_margin": (0.1, {}),
