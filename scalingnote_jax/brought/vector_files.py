@@ -14,7 +14,6 @@ they are taken in: `take_vectors.py`.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
+from scalingnote_jax.files.typed_json import parse
 from scalingnote_jax.hashing import content_hash, file_hash
 from scalingnote_jax.vectors.store import VectorStore
 from scalingnote_jax.workflow.artefact import MANIFEST
@@ -101,17 +102,14 @@ def read_ids(path: Path) -> list[str]:
         UserError: it is none of these, or an id is empty.
     """
     ids: Iterable[Any]
-    try:
+    with reading(path, "ids: texts or whole numbers", "write it again"):
         if path.suffix == ".npy":
-            ids = np.load(path, mmap_mode="r").tolist()
+            ids = np.load(path, mmap_mode="r", allow_pickle=False).tolist()
         elif path.suffix == ".json":
-            ids = json.loads(path.read_text(encoding="utf-8"))
+            ids = parse(path.read_bytes(), [object])
         else:
             ids = path.read_text(encoding="utf-8").splitlines()
         names = [name if isinstance(name, str) else _number(name) for name in ids]
-    except (ValueError, TypeError, OSError) as e:
-        given = f"cannot be read ({str(e)[:100]})"
-        raise bad_input(str(path), given, "ids: texts or whole numbers", "write it again") from e
     empty = next((row for row, name in enumerate(names) if not name.strip()), None)
     if empty is not None:
         raise bad_input(str(path), f"an empty id in row {empty}", "an id for each row", "fill it")
@@ -176,11 +174,8 @@ def _arrays(paths: list[Path], ids: list[str]) -> VectorFile:
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        part = np.load(path, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as e:
-        given = f"cannot be read ({str(e)[:100]})"
-        raise bad_input(str(path), given, "an array of numpy.save", "save it again") from e
+    with reading(path, "an array of numpy.save", "save it again"):
+        part = np.load(path, mmap_mode="r", allow_pickle=False)
     if part.ndim != 2 or part.dtype.kind != "f" or not len(part):
         given = f"an array of shape {part.shape}, {part.dtype}"
         raise bad_input(str(path), given, "[n, D] of floats", "save it again")

@@ -20,6 +20,7 @@ import numpy as np
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.evaluate.cross_domain import SEARCHES
 from scalingnote_jax.evaluate.statistics import holm, sign_flips
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.hashing import file_hash
 from scalingnote_jax.systems import TEACHER, is_elsewhere, is_lexical, is_student
 from scalingnote_jax.workflow.workdir import Workdir, output_of
@@ -83,6 +84,11 @@ def read(folder: str, metric: str) -> Finished:
     Raises:
         UserError: it is no workdir whose evaluation is finished and whole, or lacks the metric.
     """
+    with reading(Path(folder), "what `eval` left", AGAIN):
+        return _read(folder, metric)
+
+
+def _read(folder: str, metric: str) -> Finished:
     workdir = Workdir(folder)
     path = workdir.eval / "metrics.json"
     written = output_of(workdir.eval, "eval")

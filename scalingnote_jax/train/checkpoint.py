@@ -20,13 +20,8 @@ import orbax.checkpoint as ocp
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
-from scalingnote_jax.models.weights.restore import (
-    Checkpoints,
-    DamagedCheckpoint,
-    abstract,
-    check_opt,
-    sealed_meta,
-)
+from scalingnote_jax.models.weights.checkpoint_meta import DamagedCheckpoint, sealed_meta
+from scalingnote_jax.models.weights.restore import Checkpoints, abstract, check_opt
 from scalingnote_jax.models.weights.value_sums import value_sums
 from scalingnote_jax.progress import say
 from scalingnote_jax.train.state import TrainState
@@ -66,7 +61,7 @@ class TrainingCheckpoints(Checkpoints):
             args=ocp.args.Composite(
                 params=ocp.args.PyTreeSave(nest(params)),
                 opt=ocp.args.PyTreeSave({"state": _nest_dicts(state.opt_state)}),
-                meta=ocp.args.JsonSave(sealed_meta(said, param_sums, opt_sums)),
+                meta=ocp.args.JsonSave(sealed_meta(said, param_sums.sums, opt_sums.sums)),
             ),
         )
         self._hash_files()

@@ -9,7 +9,6 @@ students and indexes name, as they name the weights' hash of a training. Not for
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from scalingnote_jax.config.towers import BY_VECTORS
 from scalingnote_jax.config.values import field_values
 from scalingnote_jax.devices import mesh as mesh_lib
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.typed_json import Each, Rule, read_json
 from scalingnote_jax.hashing import content_hash, file_hash
 from scalingnote_jax.hub import files_of, locate
 from scalingnote_jax.models.pair import Towers
@@ -31,6 +31,9 @@ from scalingnote_jax.workflow.artefact import MANIFEST, partial_folder, put_in_p
 from scalingnote_jax.workflow.engine import Place
 
 _KIND = "towers as they come"
+_STAMP = Rule("bytes, time and SHA-256", lambda x: isinstance(x, list) and len(x) == 3)
+_SIDE = {"identity": str, "contract": {}, "files": Each(_STAMP)}
+_FORM = {"sides": Each(_SIDE)}  # of the manifest
 # Of a tower's config what changes no vector, or is in the contract or the files
 _LEFT_OUT = ("weights", "tokenizer", "shape", "remat", "dropout", "freeze", "text")
 
@@ -72,14 +75,10 @@ class GivenTowers:
 
 def read_given(folder: Path) -> GivenTowers | None:
     """What a teacher's folder says; None: it holds a training, or nothing yet."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return GivenTowers(folder, manifest["sides"])
-    except (FileNotFoundError, NotADirectoryError):
+    path, fix = folder / MANIFEST, "delete the folder and run again"
+    if not path.is_file():
         return None
-    except (ValueError, KeyError, TypeError) as e:
-        given, fix = f"not readable ({e})", "delete the folder and run again"
-        raise bad_input(str(folder / MANIFEST), given, f"what {_KIND} are", fix) from e
+    return GivenTowers(folder, read_json(path, _FORM, f"what {_KIND} are", fix)["sides"])
 
 
 def sources(teacher: TowersConfig) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from jax.sharding import Mesh
 from scalingnote_jax.config import EncodeConfig, TowerConfig
 from scalingnote_jax.config.values import section_from_json, to_json
 from scalingnote_jax.errors import UserError
+from scalingnote_jax.files.guard import reading
+from scalingnote_jax.files.npy_files import read_npy
+from scalingnote_jax.files.typed_json import COUNT, NAME, Each, read_json
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.layers.params import flatten, nest
 from scalingnote_jax.models.tower import TowerDef
@@ -33,6 +36,7 @@ from scalingnote_jax.workflow.artefact import partial_folder, put_in_place
 from scalingnote_jax.workflow.workdir import damage, is_done, mark_done
 
 FACTS = "tower.json"
+_FORM = {"tower": {}, "weights": Each(NAME), "pad_id": COUNT}
 
 
 def kept_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh, folder: Path) -> Encoder:
@@ -57,13 +61,14 @@ def kept_encoder(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh, folder: Pat
 
 
 def _open(tower: TrainedTower, cfg: EncodeConfig, mesh: Mesh, folder: Path) -> Encoder:
-    facts = json.loads((folder / FACTS).read_text())
-    shape = section_from_json(TowerConfig, facts["tower"]).shape
+    facts = read_json(folder / FACTS, _FORM, "a tower that is kept", "delete the folder")
+    with reading(folder, "a tower that is kept", "delete the folder"):
+        shape = section_from_json(TowerConfig, facts["tower"]).shape
+        tokenizer = TextTokenizer.open(folder, facts["pad_id"])
     assert shape is not None, "it is written with its shape"
-    tokenizer = TextTokenizer.open(folder, facts["pad_id"])
     device = mesh.devices.flat[0]
     weights: dict[str, Any] = {
-        path: jax.device_put(np.load(folder / name, mmap_mode="r"), device)
+        path: jax.device_put(read_npy(folder / name, "delete the folder", mapped=True), device)
         for path, name in facts["weights"].items()
     }
     definition = TowerDef(tower.cfg, shape)

@@ -9,8 +9,6 @@ for loading towers: `encoder.py`.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from scalingnote_jax.config.check_fields import check_fields
 from scalingnote_jax.config.values import read_workdir_config, section_from_json, to_json
 from scalingnote_jax.errors import bad_input
 from scalingnote_jax.files.guard import reading
+from scalingnote_jax.models.weights.checkpoint_meta import newest_step, read_meta
 from scalingnote_jax.systems import System
 from scalingnote_jax.vectors.trained import RunTowers
 from scalingnote_jax.workflow.workdir import Workdir, output_of, read_done
@@ -146,22 +145,7 @@ def check_students(towers: RunTowers, systems: Iterable[System]) -> None:
 
 
 def _newest_meta(folder: Path) -> dict[str, Any]:
-    """As `Checkpoints.meta` of the newest step: from its JSON, where that can be read, since Orbax
-    takes half a second to import.
-    """
-    steps = [path for path in folder.glob("*") if path.name.isdigit()]
-    if steps:
-        path = max(steps, key=lambda p: int(p.name)) / "meta" / "metadata"
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(found, dict):
-                return found
-    from scalingnote_jax.models.weights.restore import Checkpoints
-
-    checkpoints = Checkpoints(folder)
-    try:
-        step = checkpoints.latest_step()
-        assert step is not None, "a finished run has a checkpoint"
-        return checkpoints.meta(step)
-    finally:
-        checkpoints.close()
+    """What the newest checkpoint says of itself."""
+    step = newest_step(folder)
+    assert step is not None, "a finished run has a checkpoint"
+    return read_meta(folder / str(step))

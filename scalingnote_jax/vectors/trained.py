@@ -17,7 +17,7 @@ from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.hub import content_of
 from scalingnote_jax.models.from_teacher import student_config
-from scalingnote_jax.models.weights.restore import read_meta
+from scalingnote_jax.models.weights.checkpoint_meta import newest_step, read_meta
 from scalingnote_jax.systems import REGISTRY
 from scalingnote_jax.workflow.workdir import output_of
 
@@ -69,11 +69,11 @@ def weights_hash(folder: Path) -> str:
     Raises:
         UserError: there is no checkpoint, or it is damaged.
     """
-    steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdecimal()]
-    if not steps:
+    step = newest_step(folder / "checkpoints")
+    if step is None:
         given, fix = "no checkpoint", "run the step that trains it again"
         raise bad_input(str(folder / "checkpoints"), given, "that of a finished training", fix)
-    return content_hash(read_meta(folder / "checkpoints" / str(max(steps)))["sums"]["params"])
+    return content_hash(read_meta(folder / "checkpoints" / str(step))["sums"]["params"])
 
 
 def teacher_files(settings: Any) -> list[Any]:

@@ -14,27 +14,14 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from scalingnote_jax.errors import UserError, bad_input
-from scalingnote_jax.files.typed_json import COUNT, Each, Rule, read_json
+from scalingnote_jax.errors import bad_input
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
-from scalingnote_jax.models.weights.value_sums import ValueSums, value_sums
+from scalingnote_jax.models.weights.checkpoint_meta import damaged_checkpoint, read_meta
+from scalingnote_jax.models.weights.value_sums import value_sums
 
 ITEMS = ("params", "opt", "meta")
-_META = ("meta", "metadata")  # where Orbax puts it, in the folder of a step
-_SUM = Rule("a check sum", lambda x: isinstance(x, str) and len(x) == 16)
-_FORM = {  # of what stands beside the weights
-    "step": COUNT,
-    "shapes": Each([COUNT]),
-    "sums": {"params": Each(_SUM), "opt": str},
-    "own_hash": str,
-}
-_FIX = "run the step that trained it again, which goes on from the one before"
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each file it opens
-
-
-class DamagedCheckpoint(UserError):
-    """A checkpoint that is not as it was saved."""
 
 
 class Checkpoints:
@@ -80,7 +67,9 @@ class Checkpoints:
         found, saved = value_sums(params).sums, meta["sums"]["params"]
         for path, value in found.items():
             if value != saved.get(path):
-                raise _damaged(self.folder / str(step), f"{path} has other values than were saved")
+                raise damaged_checkpoint(
+                    self.folder / str(step), f"{path} has other values than were saved"
+                )
         return params
 
     def _read(self, step: int, item: str, target: Any) -> Any:
@@ -94,34 +83,15 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
         except Exception as e:  # Orbax and TensorStore have many words for a broken file
             reason = " ".join(str(e).split())[:200]
-            raise _damaged(self.folder / str(step), f"it cannot be read ({reason})") from e
+            raise damaged_checkpoint(
+                self.folder / str(step), f"it cannot be read ({reason})"
+            ) from e
 
     def close(self) -> None:
         """Waits for the last write, and for its errors."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
         self._manager.close()
-
-
-def sealed_meta(meta: dict[str, Any], params: ValueSums, opt: ValueSums) -> dict[str, Any]:
-    """What is saved beside weights: what the stage says, check sums of both, and its own hash."""
-    whole = {**meta, "sums": {"params": params.sums, "opt": content_hash(opt.sums)}}
-    return {**whole, "own_hash": content_hash(whole)}
-
-
-def read_meta(step_folder: Path) -> dict[str, Any]:
-    """What was saved beside the weights, from the folder of a checkpoint.
-
-    Raises:
-        DamagedCheckpoint: it is not as it was saved.
-    """
-    try:
-        meta: dict[str, Any] = read_json(step_folder.joinpath(*_META), _FORM, "as saved", "")
-    except UserError as e:
-        raise _damaged(step_folder, f"its description is damaged ({str(e)[:200]})") from e
-    if content_hash({k: v for k, v in meta.items() if k != "own_hash"}) != meta["own_hash"]:
-        raise _damaged(step_folder, "its description was changed after it was saved")
-    return meta
 
 
 def check_opt(step_folder: Path, meta: dict[str, Any], opt: Flat) -> None:
@@ -131,13 +101,9 @@ def check_opt(step_folder: Path, meta: dict[str, Any], opt: Flat) -> None:
         DamagedCheckpoint: it has other values.
     """
     if content_hash(value_sums(opt).sums) != meta["sums"]["opt"]:
-        raise _damaged(step_folder, "the optimizer's state has other values than were saved")
-
-
-def _damaged(step_folder: Path, given: str) -> DamagedCheckpoint:
-    return DamagedCheckpoint(
-        str(bad_input(str(step_folder), given, "the checkpoint as it was saved", _FIX))
-    )
+        raise damaged_checkpoint(
+            step_folder, "the optimizer's state has other values than were saved"
+        )
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
