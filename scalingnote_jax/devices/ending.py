@@ -6,6 +6,7 @@ system refused (a full disk), a signal. Anything else is a fault of ours and kee
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -15,7 +16,7 @@ from scalingnote_jax.devices import together
 from scalingnote_jax.devices.preemption import Stopped, signals
 from scalingnote_jax.errors import UserError, system_line
 
-USER_ERROR = 2
+USER_ERROR, FAULT = 2, 1
 # How long a lost process may explain what another one meets, such as a broken collective
 PATIENCE_SECS = 5.0
 USER_PATIENCE_SECS = 0.5
@@ -31,6 +32,7 @@ def run_to_end(work: Callable[[], None], command: str, debug: bool = False) -> i
     Returns:
         The exit code: 0; 2 for a mistake or for what the system refused; 128 + the signal's number.
     """
+    together.command, together.expected = command, False
     try:
         with signals():
             work()
@@ -38,27 +40,26 @@ def run_to_end(work: Callable[[], None], command: str, debug: bool = False) -> i
                 job.leave()
         return 0
     except Stopped as e:
-        return _stopped(e, command)
+        print(f"scalingnote: stopped by {e.signal}{together.how_to_resume()}", file=sys.stderr)
+        if (job := together.current()) is not None:
+            job.leave()
+        return int(e.code or 0)
     except KeyboardInterrupt:  # raised by a library of its own accord
-        return _stopped(Stopped(signal.SIGINT), command)
+        return _failed(f"stopped by SIGINT{together.how_to_resume()}", 128 + signal.SIGINT)
+    except BrokenPipeError:  # whoever read what we print has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except Exception as e:
         line = str(e) if isinstance(e, UserError) else system_line(e)
         trace = traceback.format_exc() if debug or line is None else ""
-        return _failed(line, f"{type(e).__name__}: {e}", trace)
+        fault = f"{type(e).__name__}: {e}"
+        return _failed(line or fault, FAULT if line is None else USER_ERROR, trace)
 
 
-def _stopped(e: Stopped, command: str) -> int:
-    print(f"scalingnote: stopped by {e.signal}; resume with: {command}", file=sys.stderr)
-    if (job := together.current()) is not None and e.agreed:
-        job.leave()
-    return e.code if isinstance(e.code, int) else 1
-
-
-def _failed(line: str | None, fault: str, trace: str) -> int:
-    code = USER_ERROR if line is not None else 1
-    said = " ".join((line or fault).split())
+def _failed(line: str, code: int, trace: str = "") -> int:
+    said = " ".join(line.split())
     if (job := together.current()) is not None:
-        patience = USER_PATIENCE_SECS if line is not None else PATIENCE_SECS
+        patience = PATIENCE_SECS if code == FAULT else USER_PATIENCE_SECS
         job.fail(said, code, patience, trace)
     print(trace if trace else f"scalingnote: {said}", file=sys.stderr, flush=True)
     if together.expected:

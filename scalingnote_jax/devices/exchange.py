@@ -34,7 +34,7 @@ class Exchange:
         self._job, self._lines = job, lines
         now = time.monotonic()
         self._passed = dict.fromkeys(lines, 0)
-        self._since = dict.fromkeys(lines, now)  # when it passed that
+        self._behind: dict[int, tuple[int, float]] = {}  # what it has passed, and since when
         self._heard = dict.fromkeys(lines, now)
         self._place = dict.fromkeys(lines, "the start")
         self._meetings: dict[int, dict[int, tuple[str, Any]]] = {}
@@ -88,7 +88,6 @@ class Exchange:
     def _moved(self, index: int, passed: int, place: str) -> None:
         if passed > self._passed[index]:
             self._passed[index], self._place[index] = passed, place
-            self._since[index] = time.monotonic()
 
     def _met(self, index: int, message: dict[str, Any]) -> None:
         number, place = message["meet"], message["place"]
@@ -111,27 +110,34 @@ class Exchange:
             self._tell_all({"stop_at": max(passed for passed, _ in self._frozen.values()) + 1})
         else:
             name = signal.Signals(self._signum).name
-            line = f"stopped by {name}, nothing had to be saved; the same command goes on"
-            self._end(line, 128 + self._signum)
+            self._end(f"stopped by {name}, nothing had to be saved", 128 + self._signum)
 
     def _look_for_late(self) -> None:
-        """Names those that are behind the others and have not moved for a minute."""
+        """Names those that the others have waited for since a minute, or that are silent."""
         now, most = time.monotonic(), max(self._passed.values())
         if self._ending or self._leaving:
             return
+        for i, passed in self._passed.items():
+            if passed == most or i not in self._lines:
+                self._behind.pop(i, None)
+            elif self._behind.get(i, (-1, now))[0] != passed:
+                self._behind[i] = (passed, now)
         silent = [i for i in self._lines if now - self._heard[i] > SILENT_SECS]
         if silent:
             self._end(f"{self._names(silent)} said nothing for {SILENT_SECS:.0f} s", 1)
             return
-        behind = [i for i in self._lines if self._passed[i] < most]
-        waiting = min((now - self._since[i] for i in behind), default=0.0)
-        if waiting < LATE_SECS:
+        waits = {i: now - since for i, (_, since) in self._behind.items()}
+        for i in self._lines:
+            waits[i] = max(waits.get(i, 0.0), now - self._heard[i])
+        late = sorted(i for i, secs in waits.items() if secs >= LATE_SECS)
+        longest = max((waits[i] for i in late), default=0.0)
+        if not late:
             self._tell_late_at = LATE_SECS
-        elif waiting >= self._tell_late_at:
+        elif longest >= self._tell_late_at:
             self._tell_late_at *= 2  # each time after twice as long
-            places = ", ".join(sorted({self._place[i] for i in behind}))
-            waits = f"waiting for {self._names(behind)} for {waiting:.0f} s"
-            self._tell_all({"late": f"{waits}, last heard of after: {places}"})
+            places = ", ".join(sorted({self._place[i] for i in late}))
+            said = f"waiting for {self._names(late)} for {longest:.0f} s"
+            self._tell_all({"late": f"{said}, last heard of after: {places}"})
 
     def _end(self, line: str, code: int) -> None:
         if not self._ending:

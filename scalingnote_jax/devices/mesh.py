@@ -8,8 +8,10 @@ compiler places collectives), not the explicit ones that `jax.make_mesh` makes b
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +27,7 @@ from scalingnote_jax.config import MeshConfig
 from scalingnote_jax.devices import together
 from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.job import Job, find_job
-from scalingnote_jax.devices.rendezvous import FAILED, meet
+from scalingnote_jax.devices.rendezvous import FAILED, FAILED_TIMEOUT_SECS, meet
 from scalingnote_jax.devices.tpu_flags import use_flags
 from scalingnote_jax.errors import UserError, bad_input
 
@@ -37,7 +39,6 @@ BATCH = PartitionSpec(BATCH_AXES)
 
 # Containers of one job may start minutes apart.
 START_TIMEOUT_SECS = 300
-FAILED_TIMEOUT_SECS = 30  # of a process that has failed before it joined
 # Above the limits of `together.py`, which names who is lost: JAX ends the process with many lines
 JAX_HEARTBEAT_SECS = 600
 JAX_SHUTDOWN_SECS = 60  # all are there: they have left together
@@ -82,9 +83,11 @@ def _join(job: Job) -> None:
     # JAX's own start ends the process when somebody is late, so we look first.
     lines: dict[int, Connection] = {}
     meet(job, START_TIMEOUT_SECS, kept=lines)
-    together.join(job, lines)
+    if job.count > 1:
+        together.join(job, lines)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # `together` spreads signals
+    _wait_before_abort()
     jax.distributed.initialize(
         job.coordinator,
         job.count,
@@ -95,6 +98,17 @@ def _join(job: Job) -> None:
         heartbeat_timeout_seconds=JAX_HEARTBEAT_SECS,
         shutdown_timeout_seconds=JAX_SHUTDOWN_SECS,
     )
+
+
+def _wait_before_abort() -> None:
+    """JAX aborts a process whose process 0 is gone, from a thread of its own. The abort waits here
+    until `together`, which finds out at the same moment, has said who is lost and has ended the
+    process. It waits in C, as Python's handlers do not run in that thread: `sleep` takes the
+    signal's number, 6, for seconds. What JAX prints before cannot be held back.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def tell_failure(line: str) -> None:

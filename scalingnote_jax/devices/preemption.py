@@ -15,27 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from scalingnote_jax.devices import together
+from scalingnote_jax.devices.together import Stopped
 
 # How long something that does not run Python, such as a compilation, may keep the process from
 # ending; it is ended then
 GRACE_SECS = 10.0
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
-
-
-class Stopped(SystemExit):
-    """Ends the process: it was told to, and what there was to save is saved.
-
-    Args:
-        agreed: in a job, whether all processes stop here.
-    """
-
-    def __init__(self, signum: int, agreed: bool = True):
-        super().__init__(128 + signum)  # what a shell shows of a process that the signal ended
-        self.signal, self.agreed = signal.Signals(signum).name, agreed
 
 
 class Watch:
@@ -63,16 +52,14 @@ _installed = False
 
 @contextmanager
 def watch() -> Iterator[Watch]:
-    """The block is a training: a signal makes it stop after a step instead of at once. In another
-    thread than the main one, where Python lets nobody listen, it listens to no signal.
+    """The block is a training: a signal makes it stop after a step instead of at once.
 
     Raises:
         Stopped: at the end of the block, if a signal came inside it.
     """
     global _watch
     watching = Watch()
-    alone = not _installed and threading.current_thread() is threading.main_thread()
-    with signals((signal.SIGTERM,)) if alone else _nothing():
+    with nullcontext() if _installed else signals((signal.SIGTERM,)):
         _watch = watching
         if (job := together.current()) is not None:
             job.trains = True
@@ -87,27 +74,27 @@ def watch() -> Iterator[Watch]:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
 def signals(
     which: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
 ) -> Iterator[None]:
-    """Listens to these signals inside the block; for the main thread."""
+    """Listens to these signals inside the block. In another thread than the main one, where Python
+    lets nobody listen, it does not.
+    """
     global _installed
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    nested, _installed = _installed, True
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     before = {signum: signal.signal(signum, _on_signal) for signum in which}
-    _installed = True
     listener = threading.Thread(target=_listen, args=(ours, which), daemon=True, name="signals")
     listener.start()
     try:
         yield
     finally:
-        _installed = False
+        _installed = nested
         for signum, handler in before.items():
             signal.signal(signum, handler)
         signal.set_wakeup_fd(before_fd)
@@ -127,7 +114,9 @@ def _on_signal(signum: int, _: Any) -> None:
 
 
 def _listen(wakes: socket.socket, which: tuple[signal.Signals, ...]) -> None:
-    """In a thread of its own, which runs while the main one compiles or waits for a device."""
+    """In a thread of its own, which runs while the main one compiles or waits for a device. Leaves
+    a signal alone for which somebody else, such as a server, has a handler now.
+    """
     came, last = 0, 0.0
     while True:
         waits = came and _watch is None and together.current() is None
@@ -136,11 +125,12 @@ def _listen(wakes: socket.socket, which: tuple[signal.Signals, ...]) -> None:
             read = wakes.recv(16)
         except TimeoutError:
             if waits and time.monotonic() - last >= GRACE_SECS:
-                _end(came, "ended while something could not be interrupted")
+                _end(came, f"ended inside of what cannot be interrupted{together.how_to_resume()}")
             continue
         if not read:
             return
-        for signum in (n for n in read if n in which):
+        ours = (n for n in read if n in which and signal.getsignal(n) is _on_signal)
+        for signum in ours:
             if came:
                 _end(signum, "told twice, ended at once")
             came, last = signum, time.monotonic()

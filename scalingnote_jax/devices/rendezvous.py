@@ -22,6 +22,7 @@ HELLO = "scalingnote_jax"
 RETRY_SECS = 0.5
 STRANGER_SECS = 5.0  # how long something that connects may say nothing
 MAX_NAMED = 8  # of a thousand missing hosts these say enough
+FAILED_TIMEOUT_SECS = 30  # of a process that has failed before it joined
 FAILED = "failed"  # the fact of a process that comes only to say why it will not take part
 
 
@@ -80,6 +81,8 @@ def _receive(
                 try:
                     index, arrivals[index] = _hear(line, job.count)
                     lines[index] = line
+                    if FAILED in arrivals[index].facts:  # the others need not be waited for long
+                        deadline = min(deadline, time.monotonic() + FAILED_TIMEOUT_SECS)
                 # Whatever else finds this port (a scanner, JAX of an earlier run) is let go.
                 except (OSError, ValueError, KeyError, TypeError):
                     line.close()

@@ -18,6 +18,7 @@ thread waits inside of a collective. Standard library only; not for arrays.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -33,6 +34,25 @@ if TYPE_CHECKING:
 
 PING_SECS = 5.0
 END_SECS = 5.0  # for the line of a failing process to reach the others
+
+
+# The command that goes on with what was stopped, as a person types it
+command = ""
+
+
+def how_to_resume() -> str:
+    """The end of a line about a stop."""
+    return f"; resume with: {command}" if command else ""
+
+
+class Stopped(SystemExit):
+    """Ends the process: it was told to, and what there was to save is saved. In a job all
+    processes stop here.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)  # what a shell shows of a process that the signal ended
+        self.signal = signal.Signals(signum).name
 
 
 class Together:
@@ -60,7 +80,7 @@ class Together:
         """Waits until all processes are here; what each has brought (plain JSON), in their order.
 
         Raises:
-            SystemExit: a signal came to one of them, and this is where all stop.
+            Stopped: a signal came to one of them, and this is where all stop.
         """
         number = self._pass(place)
         self._send({"meet": number, "place": place, "brought": brought})
@@ -68,7 +88,7 @@ class Together:
             self._news.wait_for(lambda: number in self._answers)
             answer = self._answers.pop(number)
         if not self._leaving and (signum := self._stops(number)):
-            raise SystemExit(128 + signum)
+            raise Stopped(signum)
         return answer
 
     def passed(self, place: str) -> int:
@@ -150,7 +170,8 @@ class Together:
         """All end; a failing process has said its own line already."""
         self._ended.set()
         if not self._failing:
-            print(f"scalingnote: {line}", file=sys.stderr, flush=True)
+            resume = how_to_resume() if code > 128 else ""
+            print(f"scalingnote: {line}{resume}", file=sys.stderr, flush=True)
         self._exit(code)
 
     def _exit(self, code: int) -> NoReturn:

@@ -22,15 +22,21 @@ STEPS = 12
 AXES = {"a/w": ("embed", "mlp"), "a/b": ("norm",), "frozen": ("norm",)}
 
 
+class KilledHereError(Exception):
+    """Stands for a SIGKILL: nothing after it runs."""
+
+
 class LineSampler:
     """Points of a line, drawn by step alone; with `term_at`, SIGTERM comes before that step."""
 
-    def __init__(self, term_at: int = -1, signum: int = signal.SIGTERM):
-        self.term_at, self.signum = term_at, signum
+    def __init__(self, term_at: int = -1, signum: int = signal.SIGTERM, fail_at: int = -1):
+        self.term_at, self.signum, self.fail_at = term_at, signum, fail_at
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         if step == self.term_at:
             os.kill(os.getpid(), self.signum)
+        if step == self.fail_at:
+            raise KilledHereError
         x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
         return {"x": x, "y": x @ np.ones((4, 2), np.float32), "mask": np.ones((8, 4), bool)}
 
@@ -57,6 +63,8 @@ def make_stage(
     total: int = STEPS,
     inputs: str = "x",
     term_at: int = -1,
+    signum: int = signal.SIGTERM,
+    fail_at: int = -1,
     skip_spikes: float = 0.0,
     **static,
 ) -> Stage:
@@ -75,7 +83,7 @@ def make_stage(
         prepared=prepared,
         step=prepared.jit(line_step, **static),
         initial=lambda: {k: np.full(s.shape, 0.1, np.float32) for k, s in shapes.items()},
-        sampler=LineSampler(term_at),
+        sampler=LineSampler(term_at, signum, fail_at),
         schedule=Schedule(total, 3, 4, schedule.learning_rate),
         meta={"inputs": inputs},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,7 +19,7 @@ from scalingnote_jax.config import (
     TowersConfig,
 )
 from scalingnote_jax.models.pair import Towers
-from scalingnote_jax.train.optim import learning_rate, make_optimizer
+from scalingnote_jax.train.optim import learning_rate, make_optimizer, skip_spikes
 
 QWEN2 = TowerConfig("random", DecoderShape(qkv_bias=True, qk_norm=True), projection=32)
 BERT = TowerConfig("random", BertShape(), projection=32)
@@ -120,3 +121,37 @@ def test_a_parameter_with_a_rate_of_its_own() -> None:
         moved.append((float(-updates["w"][0, 0]), float(-updates["b"][0])))
     expected = [(0.05, 0.01), (0.1, 0.02), (0.05, 0.01)]
     np.testing.assert_allclose(moved, expected, rtol=1e-4)
+
+
+def test_a_spike_changes_neither_parameters_nor_moments():
+    """Losses 1 and 3 in turns: mean 2, deviation 1; with a factor of 4 the limit is 6."""
+    tx = skip_spikes(optax.adam(0.1), 4.0, window=4)
+    params = {"w": jnp.ones(2)}
+    state = tx.init(params)
+
+    def step(value: float, grad: float) -> float:
+        nonlocal state
+        given = {"w": jnp.full(2, grad)}
+        updates, state = tx.update(given, state, params, value=jnp.float32(value))
+        return float(updates["w"][0])
+
+    moved = [step(value, 1.0) != 0 for value in (1.0, 3.0, 1.0, 3.0, 5.9)]
+    assert moved == [True] * 5
+    before = state.inner
+    limit = float(state.seen[0].mean() + 4 * state.seen[0].std())
+    assert step(limit + 0.1, 1.0) == 0
+    assert step(jnp.nan, 1.0) == 0
+    assert step(1.0, jnp.inf) == 0
+    assert step(3.0, 100.0) == 0  # the gradient alone is a spike too
+    assert int(state.skipped) == 4
+    jax.tree.map(np.testing.assert_array_equal, state.inner, before)
+    assert step(3.0, 1.0) != 0
+
+
+def test_nothing_is_a_spike_before_half_of_the_window():
+    tx = skip_spikes(optax.sgd(1.0), 1.0, window=8)
+    params = {"w": jnp.zeros(())}
+    state = tx.init(params)
+    for value in (1.0, 1.0, 50.0):
+        updates, state = tx.update({"w": jnp.ones(())}, state, params, value=jnp.float32(value))
+        assert float(updates["w"]) == -1.0
