@@ -33,7 +33,7 @@ def get_config() -> Config:
         teacher=TowersConfig(query=query, doc=doc),
         train=TrainConfig(duration=""),
         distill=DistillConfig(
-            student=TowerConfig(weights="teacher:first", num_layers=1, freeze=("embedding",)),
+            student=TowerConfig(weights="teacher:first", num_layers=1),
             queries=("train", "sentences"),
             sentences_per_document=3,
             max_queries=8000,

@@ -18,6 +18,7 @@ from scalingnote_jax.errors import printable
 from scalingnote_jax.evaluate.report.words import fixed, system_name
 from scalingnote_jax.progress import console
 from scalingnote_jax.startup import check_places, claim_workdir
+from scalingnote_jax.sweep.keep import Wanted, print_students, students
 from scalingnote_jax.sweep.points import summary
 from scalingnote_jax.sweep.run_cells import CellRun, Start, run_cells, runs_of, start_process
 from scalingnote_jax.sweep.spec import Sweep, load_sweep
@@ -38,11 +39,13 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
     parser.add_argument("--workdir", help="default: runs/NAME of the sweep file")
     parser.add_argument("--overwrite", action="store_true", help="redo cells of another config")
     parser.add_argument("--smoke", action="store_true", help="the config's tiny size")
+    parser.add_argument("--keep", help='names the smallest student, such as "Recall@50 99%%"')
     parser.epilog = "Any field of the sweep's config is overridden as --section.field=value."
     args, overrides = parser.parse_known_args(words)
     sweep = load_sweep(args.sweep)
     base = shrunk(sweep.config) if args.smoke else sweep.config
     sweep = replace(sweep, config=apply_overrides(base, overrides))
+    wanted = Wanted.parse(args.keep, sweep.config.eval.metrics) if args.keep else None
     root = Path(args.workdir or Path("runs") / Path(args.sweep).stem)
     runs = runs_of(sweep, root, args.overwrite)
     for each in runs:
@@ -51,6 +54,8 @@ def main(parser: argparse.ArgumentParser, words: list[str], start: Start = start
     for _ in run_cells(sweep, runs, start):
         found = _write(sweep, runs, root)
     _print(found)
+    if wanted is not None:
+        print_students(students(runs, wanted.metric), wanted)
     if any(each.status == "failed" for each in runs):
         raise SystemExit(1)
 
