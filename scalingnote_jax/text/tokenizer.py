@@ -75,7 +75,8 @@ class TextTokenizer:
             if max_tokens != self._max_tokens:
                 self._tokenizer.enable_truncation(max_tokens)
                 self._max_tokens = max_tokens
-            encodings = self._tokenizer.encode_batch_fast(texts)
+            with reading(Path(_FILE), "a tokenizer that takes any text"):
+                encodings = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids or [self.pad_id] for encoding in encodings]
 
     def encode_whole(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
@@ -85,7 +86,8 @@ class TextTokenizer:
         with self._lock:
             self._tokenizer.no_truncation()
             self._max_tokens = 0
-            encodings = self._tokenizer.encode_batch(texts)
+            with reading(Path(_FILE), "a tokenizer that takes any text"):
+                encodings = self._tokenizer.encode_batch(texts)
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
     @classmethod

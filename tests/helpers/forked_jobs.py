@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from scalingnote_jax.devices import exchange, together
+from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.ending import run_to_end
 from scalingnote_jax.devices.job import COORDINATOR, PROCESS_ID, PROCESSES, find_job
-from scalingnote_jax.devices.connection import Connection
 from scalingnote_jax.devices.mesh import on_any_process
 from scalingnote_jax.devices.preemption import watch
 from scalingnote_jax.devices.rendezvous import meet

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from as_they_come import UNTRAINED
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
@@ -20,7 +21,7 @@ from scalingnote_jax.config.validate import validate
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.workflow.workdir import output_of
 
-UNTRAINED = ["--train.duration=", "--distill.duration="]
+pytest_plugins = ("as_they_come",)
 
 
 def rows_of(workdir: Path) -> dict[tuple[str, str], dict[str, float]]:

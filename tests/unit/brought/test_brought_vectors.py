@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from as_they_come import UNTRAINED
 
 import scalingnote_jax
 from scalingnote_jax.brought.same_space import nearness
@@ -20,7 +21,7 @@ from scalingnote_jax.config.load import load_config
 from scalingnote_jax.errors import UserError
 from scalingnote_jax.vectors.store import VectorStore
 
-UNTRAINED = ["--train.duration=", "--distill.duration="]
+pytest_plugins = ("as_they_come",)
 WORDS = ("amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade")
 D = 16
 

@@ -89,6 +89,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "refine.optim.warmup": ("2%", {}, REFINES),
     "refine.optim.schedule": ("linear", {}, REFINES),
     "refine.optim.clip_norm": (2.0, {}, REFINES),
+    "refine.optim.skip_spikes": (6.0, {}, REFINES),
     "refine.optim.moment_dtype": ("bfloat16", {}, REFINES),
     "refine.log_every": ("1 steps", {}, REFINES),
     "refine.checkpoint_every": ("1 steps", {}, REFINES),

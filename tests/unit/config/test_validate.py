@@ -102,6 +102,7 @@ OPTIM = {
     "warmup": ["", "10", "1 epochs", "5 examples", "101%", 10],
     "schedule": WORD,
     "clip_norm": POSITIVE,
+    "skip_spikes": WEIGHT,
     "moment_dtype": WORD,
 }
 STAGE = {

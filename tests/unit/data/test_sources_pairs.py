@@ -277,7 +277,7 @@ BAD_FILES = {
     "Parquet in name only": (
         "rows.parquet",
         jsonl(ROWS),
-        "rows.parquet:1: the file cannot be read on from here (Parquet magic bytes not found",
+        "rows.parquet:1: the file cannot be read on from here (its end is not that of a whole file",
     ),
     "an empty Parquet file": ("rows.parquet", b"", "rows.parquet:1: the file cannot be read"),
     "another format": ("rows.csv", b"query,positive\n", "--data.path: no rows in "),

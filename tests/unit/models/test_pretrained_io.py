@@ -270,7 +270,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     write_hf(folder, LLAMA_CONFIG | {"model_type": "t5"}, tensors)
     refused(ref, "config.json: model_type 't5'; expected one of ['bert', 'gemma2', ")
     config.write_text("{")
-    refused(ref, "config.json: not JSON")
+    refused(ref, "config.json: it is not JSON")
     config.write_text("[]")
     refused(ref, "config.json: not an object")
     config.write_text('{"model_type": "llama"}')

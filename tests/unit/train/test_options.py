@@ -37,6 +37,7 @@ OPTIM = {
     "optim.warmup": "50%",
     "optim.schedule": "linear",
     "optim.clip_norm": 0.1,
+    "optim.skip_spikes": 6.0,
     "optim.moment_dtype": "bfloat16",
     "log_every": "3 steps",
     "checkpoint_every": "3 steps",
@@ -88,6 +89,7 @@ DISTILL |= {
 }
 # test_candidates.py, test_probe.py, test_initial.py, test_query_texts.py; towers: tests/unit/models
 ELSEWHERE = {"top_documents", "sample_documents", "probe_queries", "probe_every"}
+ELSEWHERE |= {"query_files", "query_vectors"}  # tests/unit/brought, test_query_log.py
 ELSEWHERE |= {
     "fit_projection",
     "cache_dtype",

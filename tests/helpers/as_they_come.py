@@ -1,4 +1,4 @@
-"""An existing model, a config that takes it as it comes, and a run that evaluated it."""
+"""Fixtures: an existing model, a config that takes it as it comes, and a run that evaluated it."""
 
 from __future__ import annotations
 
