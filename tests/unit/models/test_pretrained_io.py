@@ -272,7 +272,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     config.write_text("{")
     refused(ref, "config.json: it is not JSON")
     config.write_text("[]")
-    refused(ref, "config.json: not an object")
+    refused(ref, "config.json: the whole is a list")
     config.write_text('{"model_type": "llama"}')
     refused(ref, "no field 'hidden_size'")
     config.unlink()
