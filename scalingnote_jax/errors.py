@@ -22,10 +22,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u20
 # What is typed as an option may be a secret: credentials in a URL, a field or a parameter that is
 # called one, and words that services give out as tokens
 _SECRETS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.I), r"\1***@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^/\s@'\"]+@", re.I), r"\1***@"),
     (
         re.compile(
-            r"([\w.-]*(?:secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key"
+            r"(?<![\w.-])([\w.-]*(?:secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key"
             r"|credential|signature|bearer|token(?!s|iz))[\w.-]*(?:=|[\"']\s*:\s*[\"']))[^\s&'\",;]+",
             re.I,
         ),

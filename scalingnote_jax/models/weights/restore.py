@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from scalingnote_jax.errors import bad_input
+from scalingnote_jax.files.guard import reading
 from scalingnote_jax.hashing import content_hash
 from scalingnote_jax.models.layers.params import Flat, flatten, nest
 from scalingnote_jax.models.weights.checkpoint_meta import damaged_checkpoint, read_meta
@@ -33,7 +34,9 @@ class Checkpoints:
 
     def _open(self) -> Any:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
-        return ocp.CheckpointManager(self.folder, item_names=ITEMS, options=options)
+        fix = "delete the newest folder in it, and run the step again"
+        with reading(self.folder, "checkpoints as they were saved", fix):
+            return ocp.CheckpointManager(self.folder, item_names=ITEMS, options=options)
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step."""

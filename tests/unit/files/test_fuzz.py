@@ -6,7 +6,7 @@ import pytest
 from fuzz_runs import damaged, run_target
 from fuzz_targets import TARGETS
 
-INPUTS = 150
+INPUTS = 60
 QUICK = (
     "step marker and list of files", ".npy", "negatives", "vectors", "token table",
     "config of a workdir", "training records", "Hugging Face config", "safetensors index",
