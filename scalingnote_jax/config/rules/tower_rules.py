@@ -190,12 +190,12 @@ def _check_known_by_vectors(config: Config, side: str) -> None:
     if config.distill.duration and not config.distill.query_vectors:
         fix = "set --distill.query_vectors, or name the tower"
         raise bad_input(field, given, "its vectors of queries, to learn from", fix)
-    for name, needs in (
-        ("distill.student.weights", config.distill.student.weights.startswith("teacher:")),
-        ("refine.duration", bool(config.refine.duration)),
-    ):
-        if needs:
-            raise bad_input(f"--{name}", "a step from the teacher's query tower", "one", given)
+    student, refine = config.distill.student.weights, config.refine.duration
+    expected = f"nothing that needs the teacher's query tower, which is {BY_VECTORS!r}"
+    if config.distill.duration and student.startswith("teacher:"):
+        raise bad_input("--distill.student.weights", repr(student), expected, "name a model")
+    if refine:
+        raise bad_input("--refine.duration", repr(refine), expected, "leave it out")
 
 
 def _check_teacher(config: Config) -> None:

@@ -247,5 +247,11 @@ def test_vectors_and_training_exclude_each_other() -> None:
         load_config("quickstart", none)
     with pytest.raises(UserError, match=r"--teacher\.query\.weights: 'none'.*--distill\.query_vec"):
         load_config("quickstart", ["--train.duration=", "--teacher.query.weights=none"])
+    known = ["--train.duration=", "--teacher.query.weights=none", "--distill.query_vectors=q"]
+    first = [*known, "--distill.student.weights=teacher:first", "--distill.queries=train"]
+    first += ["--distill.sentences_per_document=1"]
+    with pytest.raises(UserError, match=r"--distill\.student\.weights: 'teacher:first'; expected"):
+        load_config("quickstart", first)
+    load_config("quickstart", [*first, "--distill.duration="])
     with pytest.raises(UserError, match=r"--data\.source: 'none'.*expected --encode\.vectors"):
         load_config("configs/evaluate.py", ["--data.source=none"])
