@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv-bench}
 source launch/environment.sh
-make_environment index,pretrained,onnx,bench
+make_environment index,pretrained,onnx,serve,bench
 if [ $# -eq 0 ]; then
   for file in tests/bench/[!_]*.py; do # a name with _ is a part of a bench
     name=$(basename "$file" .py)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,11 +23,12 @@ from scalingnote_jax.serve.asked import (
     read_json,
     search_asked,
 )
-from scalingnote_jax.serve.gate import Gate
+from scalingnote_jax.serve.gate import ADMIN, Gate, Keys
 from scalingnote_jax.serve.live import TextJob
 from scalingnote_jax.serve.refused import Refused
 from scalingnote_jax.serve.server_limits import Limits
 from scalingnote_jax.serve.service import Service
+from scalingnote_jax.serve.upkeep.swap import swap_asked
 
 # Of a request, read and tokenised at once; more would hold the others up, and goes to a thread
 INLINE_CHARS, INLINE_BYTES = 2000, 20_000
@@ -38,14 +39,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def make_app(
     service: Service,
-    keys: Sequence[str],
+    keys: Keys,
     log_texts: bool,
     lifespan: Callable[[Any], contextlib.AbstractAsyncContextManager[None]],
 ) -> Starlette:
     """The server's application.
 
     Args:
-        keys: as for `Gate`.
+        keys: that open it; without those of `admin` nothing can be swapped.
         log_texts: whether the log has the texts of requests.
         lifespan: starts and stops the service.
     """
@@ -61,6 +62,9 @@ def make_app(
         Route("/v1/embeddings", ends.openai, methods=["POST"]),
         Route("/search", ends.search, methods=["POST"]),
     ]
+    if keys.admin:
+        routes.append(Route(f"{ADMIN}swap", ends.swap, methods=["POST"]))
+        routes.append(Route(f"{ADMIN}rollback", ends.roll_back, methods=["POST"]))
     gate = Middleware(Gate, service.meters, keys, [route.path for route in routes])
     # Gate answers for them; Starlette's own would, before they come there
     handlers = {HTTPException: _passed_on}
@@ -117,6 +121,15 @@ class _Endpoints:
         make = partial(live.search_jobs, asked)
         found = await self._answers(request, make, asked.texts or [])
         return JSONResponse(shapes.search_results(found, asked.with_texts))
+
+    async def swap(self, request: Request) -> Response:
+        """Another workdir or student goes live, once it is loaded and checked."""
+        asked = await self._asked(request, lambda values, _: swap_asked(values))
+        return JSONResponse(await self._service.swap(*asked))
+
+    async def roll_back(self, request: Request) -> Response:
+        """What was live before goes live again."""
+        return JSONResponse(self._service.roll_back())
 
     async def _embedded(self, request: Request, asked: EmbedAsked) -> list[Any]:
         make = partial(self._service.current().embed_jobs, asked)

@@ -93,7 +93,7 @@ def embed_asked(values: dict[str, Any], limits: Limits) -> EmbedAsked:
     """A request of Text Embeddings Inference's `/embed`. `prompt_name` says the side, as
     `input_type` does.
     """
-    _known(values, EMBED_FIELDS)
+    known_fields(values, EMBED_FIELDS)
     if _choice(values, "truncation_direction", ("Right", "Left")) == "Left":
         field, fix = "truncation_direction", "leave it out"
         raise wrong(field, "'Left'", "'Right', as the tower was trained", fix)
@@ -101,32 +101,32 @@ def embed_asked(values: dict[str, Any], limits: Limits) -> EmbedAsked:
     return EmbedAsked(
         _texts(values, "inputs", limits),
         cast(Side | None, side),
-        _string(values, "model"),
+        string_of(values, "model"),
         _whole(values, "dimensions", 1, None),
         _flag(values, "normalize", True),
         _flag(values, "truncate", True),
-        _string(values, "collection"),
+        string_of(values, "collection"),
     )
 
 
 def openai_asked(values: dict[str, Any], limits: Limits) -> EmbedAsked:
     """A request of OpenAI's `/v1/embeddings`."""
-    _known(values, OPENAI_FIELDS)
+    known_fields(values, OPENAI_FIELDS)
     if "model" not in values:
         raise wrong("model", "not there", "the name of a model", "see GET /v1/models")
     return EmbedAsked(
         _texts(values, "input", limits),
         cast(Side | None, _choice(values, "input_type", SIDES)),
-        _string(values, "model"),
+        string_of(values, "model"),
         _whole(values, "dimensions", 1, None),
-        collection=_string(values, "collection"),
+        collection=string_of(values, "collection"),
         base64=_choice(values, "encoding_format", ("float", "base64")) == "base64",
     )
 
 
 def search_asked(values: dict[str, Any], limits: Limits) -> SearchAsked:
     """A request of `/search`."""
-    _known(values, SEARCH_FIELDS)
+    known_fields(values, SEARCH_FIELDS)
     if ("query" in values) == ("vector" in values):
         given = "both" if "query" in values else "neither"
         raise wrong("query, vector", given, "one of the two", "send a text or a vector")
@@ -137,12 +137,13 @@ def search_asked(values: dict[str, Any], limits: Limits) -> SearchAsked:
         _whole(values, "k", 1, limits.k) or DEFAULT_K,
         cast(SearchMode, _choice(values, "mode", MODES) or "dense"),
         _flag(values, "texts", True),
-        _string(values, "model"),
-        _string(values, "collection"),
+        string_of(values, "model"),
+        string_of(values, "collection"),
     )
 
 
-def _known(values: dict[str, Any], names: Collection[str]) -> None:
+def known_fields(values: dict[str, Any], names: Collection[str]) -> None:
+    """Refuses a field of another name, and says the nearest."""
     for name in values:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
@@ -213,10 +214,13 @@ def _choice(values: dict[str, Any], field: str, names: tuple[str, ...]) -> str |
     return given
 
 
-def _string(values: dict[str, Any], field: str) -> str | None:
+def string_of(values: dict[str, Any], field: str) -> str | None:
+    """A field that is a name, or left out."""
     given = values.get(field)
     if given is not None and not isinstance(given, str):
         raise wrong(field, said(given), "a name", "change it")
+    if given and not given.isprintable():  # half of a surrogate pair too, a zero byte
+        raise wrong(field, repr(given[:40]), "printable characters", "change it")
     return given
 
 

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -23,20 +24,31 @@ from scalingnote_jax.serve.refused import Refused
 
 OPEN = ("/health", "/ready")  # what a load balancer asks, without a key
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+ADMIN = "/admin/"
 CLIENT_GONE = 499  # as nginx logs it; nobody gets this
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of which a request must have one.
+
+    Attributes:
+        answers: for all but what is open; none: whoever asks is answered.
+        admin: for what changes the server; none: nobody can.
+    """
+
+    answers: Sequence[str] = ()
+    admin: Sequence[str] = ()
 
 
 class Gate:
     """Wraps the app."""
 
-    def __init__(self, app: ASGIApp, meters: Meters, keys: Sequence[str], paths: Sequence[str]):
-        """
-        Args:
-            keys: of which a request must have one; none: whoever asks is answered.
-            paths: that the metrics tell apart.
-        """
+    def __init__(self, app: ASGIApp, meters: Meters, keys: Keys, paths: Sequence[str]):
+        """`paths`: that the metrics tell apart."""
         self._app, self._stages, self._paths = app, meters, frozenset(paths)
-        self._keys = [key.encode() for key in keys]
+        self._keys = [key.encode() for key in keys.answers]
+        self._admin = [key.encode() for key in keys.admin]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +72,8 @@ class Gate:
         scope["fields"] = fields
         try:
             if scope["path"] not in OPEN:
-                self._check_key(headers.get(b"authorization", b""))
+                own = self._admin if scope["path"].startswith(ADMIN) else self._keys
+                _check_key(headers.get(b"authorization", b""), own)
             await self._app(scope, receive, with_id)
         except ClientDisconnect:
             pass
@@ -69,18 +82,6 @@ class Gate:
                 raise
             await _answer_of(e, scope, request_id)(scope, receive, with_id)
         self._note(scope, status, time.perf_counter() - started, request_id, fields)
-
-    def _check_key(self, header: bytes) -> None:
-        """Compares in constant time."""
-        kind, _, key = header.partition(b" ")
-        given = key.strip() if kind.lower() == b"bearer" else b""
-        if self._keys and not sum(hmac.compare_digest(given, own) for own in self._keys):
-            line = "Authorization: {}; expected 'Bearer KEY' with a key of this server; send it"
-            raise Refused(
-                401,
-                line.format("not there" if not header else "an unknown key"),
-                headers={"WWW-Authenticate": "Bearer"},
-            )
 
     def _note(
         self, scope: Scope, status: int, secs: float, request_id: str, fields: dict[str, Any]
@@ -104,3 +105,16 @@ def _answer_of(error: Exception, scope: Scope, request_id: str) -> JSONResponse:
     openai = scope["path"].startswith("/v1/")
     status = 400 if openai and error.status == 422 else error.status  # as each of the two has it
     return JSONResponse(error.body(openai), status, headers=error.headers)
+
+
+def _check_key(header: bytes, keys: Sequence[bytes]) -> None:
+    """Compares in constant time."""
+    kind, _, key = header.partition(b" ")
+    given = key.strip() if kind.lower() == b"bearer" else b""
+    if keys and not sum(hmac.compare_digest(given, own) for own in keys):
+        line = "Authorization: {}; expected 'Bearer KEY' with a key of this server; send it"
+        raise Refused(
+            401,
+            line.format("not there" if not header else "an unknown key"),
+            headers={"WWW-Authenticate": "Bearer"},
+        )

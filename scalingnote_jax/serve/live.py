@@ -5,8 +5,9 @@ jobs is answered with them. It never changes; another workdir is another one of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from scalingnote_jax.serve.meters import AnswerPart, Meters
 from scalingnote_jax.serve.refused import Refused, wrong
 from scalingnote_jax.serve.served_tower import ServedTower, Tokens
 from scalingnote_jax.vectors.encoder import unit_rows
+from scalingnote_jax.vectors.store import VectorStore
 
 _PROMPTS: dict[Side, str] = {"query": "query_prompts", "document": "doc_prompts"}
+
+Saw = Callable[["Live", list[str], np.ndarray, list[float]], None]
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,13 @@ class Live:
         for k in (1, min(10, self.size)):
             self.searcher.hits(self.searcher.nearest(np.repeat(vector, k, 0), k))
 
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """[n, D] of the documents, memory-mapped where that can be."""
+        store = self.searcher.store
+        assert isinstance(store, VectorStore), "what is live was opened from a workdir"
+        return store.vectors()
+
     @property
     def size(self) -> int:
         """Documents."""
@@ -189,8 +200,12 @@ class Live:
         return self.towers[side].tokens(texts, prompt, long)
 
 
-def run_jobs(jobs: Sequence[TextJob], meters: Meters) -> list[Any]:
-    """An answer for each job: a vector [dimensions] float32, or a list of hits."""
+def run_jobs(jobs: Sequence[TextJob], meters: Meters, watch: Saw) -> list[Any]:
+    """An answer for each job: a vector [dimensions] float32, or a list of hits.
+
+    Args:
+        watch: is told of the queries that were answered.
+    """
     raw = _raw_vectors(jobs, meters)
     answers: list[Any] = [None] * len(jobs)
     by_search: defaultdict[Any, list[int]] = defaultdict(list)
@@ -204,6 +219,9 @@ def run_jobs(jobs: Sequence[TextJob], meters: Meters) -> list[Any]:
         vectors = unit_rows(np.stack([raw[i] for i in places]))
         with meters.time(AnswerPart.INDEX):
             found = live.searcher.ranked(vectors, [jobs[i].text for i in places], k, mode)
+        if mode == "dense":
+            best = [one[0][1] for one in found if one]
+            watch(live, [jobs[i].text for i in places], vectors, best)
         hits: list[list[Hit]] = [[Hit(i, s, "", "") for i, s in one] for one in found]
         if with_texts:
             with meters.time(AnswerPart.TEXTS):

@@ -16,6 +16,7 @@ _SECS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5,
     1, 2.5, 5, 10,
 )  # fmt: skip
+_SCORES = tuple(i / 10 for i in range(11))
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -50,6 +51,14 @@ class Meters:
         self.tokens = named(Counter, "tokens", "Tokens of texts, without padding", "side")
         self.cut = named(Counter, "truncated_texts", "Texts that were cut", "side")
         self.waiting = named(Gauge, "queue_tokens", "Tokens that wait for a tower", "side")
+        self.top_score = named(
+            Histogram, "top_score", "Of each query's first document", buckets=_SCORES
+        )
+        meaning = "Of the exact best 10, found for the newest queries"
+        self.canary_recall = named(Gauge, "canary_recall", meaning)
+        meaning = "1 - cosine of the mean query of late and the mean of the first ones"
+        self.drift = named(Gauge, "query_drift", meaning)
+        self.swaps = named(Counter, "swaps", "Exchanges of what is live", "result")
         self.ready = named(Gauge, "ready", "1 once everything is compiled")
         self.documents = named(Gauge, "documents", "Documents in the index")
 

@@ -10,7 +10,6 @@ import socket
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,13 +21,15 @@ from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.progress import say
 from scalingnote_jax.serve.app import make_app
 from scalingnote_jax.serve.connections import limited
-from scalingnote_jax.serve.live import Live, Opening
+from scalingnote_jax.serve.gate import Keys
+from scalingnote_jax.serve.live import Opening
 from scalingnote_jax.serve.logs import log, set_up
 from scalingnote_jax.serve.meters import Meters
 from scalingnote_jax.serve.server_limits import Limits
 from scalingnote_jax.serve.service import Service
 
-KEY_VARIABLE = "SCALINGNOTE_API_KEY"
+KEY_VARIABLE, ADMIN_VARIABLE = "SCALINGNOTE_API_KEY", "SCALINGNOTE_ADMIN_KEY"
+BACKLOG = 2048  # connections that wait to be taken
 KEEP_ALIVE_SECS = 75  # longer than load balancers keep theirs, so that they close, not we
 _MEANINGS = {
     "body_bytes": "of a request's body",
@@ -64,6 +65,9 @@ def main(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument(
         "--api-key-file", help=f"keys, one a line; or one in the variable {KEY_VARIABLE}"
     )
+    parser.add_argument(
+        "--admin-key-file", help=f"keys for /admin/swap and /admin/rollback; or {ADMIN_VARIABLE}"
+    )
     levels = ("debug", "info", "warning", "error")
     parser.add_argument("--log-level", default="info", choices=levels, help="of the JSON log")
     parser.add_argument("--log-texts", action="store_true", help="log the texts of requests too")
@@ -75,29 +79,31 @@ def main(parser: ArgumentParser, words: list[str]) -> None:
     limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
     limits.check()
     read_workdir_config(Path(args.workdir))  # before a port is taken
-    _serve(args, limits, _keys(args.api_key_file))
+    own = _keys("--api-key-file", args.api_key_file, KEY_VARIABLE)
+    admin = _keys("--admin-key-file", args.admin_key_file, ADMIN_VARIABLE)
+    _serve(args, limits, Keys(own, admin))
 
 
-def _keys(file: str | None) -> list[str]:
-    """The keys that open the server; none: it is open."""
-    given = [os.environ.get(KEY_VARIABLE, "")]
+def _keys(option: str, file: str | None, variable: str) -> list[str]:
+    """The keys in a file, else the one in the environment, if there is one."""
+    given = [os.environ.get(variable, "")]
     if file is not None:
         try:
             given = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as e:
             fix = "name such a file"
-            raise bad_input("--api-key-file", str(e), "a file with a key a line", fix) from e
+            raise bad_input(option, str(e), "a file with a key a line", fix) from e
     keys = [key.strip() for key in given if key.strip()]
     if file is not None and not keys:
-        raise bad_input("--api-key-file", f"{file} is empty", "a key a line", "write one")
+        raise bad_input(option, f"{file} is empty", "a key a line", "write one")
     return keys
 
 
-def _serve(args: Namespace, limits: Limits, keys: list[str]) -> None:
+def _serve(args: Namespace, limits: Limits, keys: Keys) -> None:
     listening = _listen(args.host, args.port)
     set_up(args.log_level)
     given = args.student, args.documents, args.hybrid, args.int8, limits.batch_tokens
-    service = Service(partial(Live.open, Path(args.workdir), Opening(*given)), limits, Meters())
+    service = Service(Path(args.workdir), Opening(*given), limits, Meters())
     failed: list[BaseException] = []
 
     @contextlib.asynccontextmanager
@@ -171,6 +177,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)  # from the moment on at which it is said to be there
     except (OSError, OverflowError, UnicodeError) as e:
         given = f"{host}:{port} ({e})"
         raise bad_input("--host, --port", given, "a free port here", "name others") from e

@@ -5,20 +5,27 @@ them. It belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import numpy as np
 from starlette.requests import ClientDisconnect
 
-from scalingnote_jax.errors import bad_input
+from scalingnote_jax.errors import UserError, bad_input
 from scalingnote_jax.serve.asked import Side
 from scalingnote_jax.serve.batcher import Batcher
-from scalingnote_jax.serve.live import Live, TextJob, run_jobs
+from scalingnote_jax.serve.live import Live, Opening, TextJob, run_jobs
+from scalingnote_jax.serve.logs import log
 from scalingnote_jax.serve.meters import AnswerPart, Meters
 from scalingnote_jax.serve.refused import Refused
 from scalingnote_jax.serve.server_limits import Limits
+from scalingnote_jax.serve.upkeep.swap import loaded
+from scalingnote_jax.serve.upkeep.watch import EVERY_SECS, QueryWatch
 
 T = TypeVar("T")
 
@@ -31,15 +38,19 @@ class Service:
         stopping: whether the server has been told to stop.
     """
 
-    def __init__(self, opened: Callable[[], Live], limits: Limits, meters: Meters):
-        """`opened`: loads what is served."""
-        self._opened, self.limits, self.meters = opened, limits, meters
+    def __init__(self, workdir: Path, opening: Opening, limits: Limits, meters: Meters):
+        """`workdir`, `opening`: what is served first."""
+        self._workdir, self._opening = workdir, opening
+        self.limits, self.meters, self._watch = limits, meters, QueryWatch(meters)
         self.live: Live | None = None
+        self._old: Live | None = None  # before the last swap
+        self._swapping = asyncio.Lock()
         self.stopping = False
         self._batchers: dict[Side, Batcher[TextJob, Any]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._aside = ThreadPoolExecutor(1, "aside")
-        self._threads = [self._aside]
+        self._beside = ThreadPoolExecutor(1, "beside")
+        self._threads = [self._aside, self._beside]
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Does what would hold up the event loop; one after another, so that who sends much waits
@@ -47,22 +58,27 @@ class Service:
         """
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Does what takes long and nobody waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside, work)
+
     async def start(self) -> None:
         """Loads, compiles, and is ready then.
 
         Raises:
             UserError: as `Live.open`.
         """
-        live = await self.aside(self._load)
+        live = await self.beside(self._load)
         for side in get_args(Side):
             if side in live.towers:
                 self._batchers[side] = self._batcher(live.towers[side].batch_tokens, side)
+        self._tasks.append(asyncio.create_task(self._watching()))
         self.live = live
         self.meters.documents.set(live.size)
         self.meters.ready.set(1)
 
     def _load(self) -> Live:
-        live = self._opened()
+        live = Live.open(self._workdir, self._opening)
         for tower in live.towers.values():
             longest = tower.max_tokens * self.limits.inputs
             if self.limits.queue_tokens < longest:
@@ -85,7 +101,59 @@ class Service:
 
     def _run(self, jobs: Sequence[TextJob]) -> list[Any]:
         self.meters.batch.observe(len(jobs))
-        return run_jobs(jobs, self.meters)
+        return run_jobs(jobs, self.meters, self._saw)
+
+    def _saw(self, live: Live, texts: list[str], vectors: np.ndarray, best: list[float]) -> None:
+        if live is self.live:
+            self._watch.saw(texts, vectors, best)
+
+    async def _watching(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_SECS)
+            live = self.current()
+            try:
+                await self.beside(lambda live=live: self._watch.measure(live))  # type: ignore[misc]
+            except UserError as e:  # such as a server of vectors that has gone
+                log("watch", logging.WARNING, reason=str(e))
+
+    async def swap(self, workdir: Path, student: str | None) -> dict[str, Any]:
+        """Puts another workdir, or another student, in the place of what is live.
+
+        Raises:
+            Refused: another swap goes on (409); as `swap.loaded`. What was live stays.
+        """
+        if self._swapping.locked():
+            raise Refused(409, "swap: one goes on; expected one at a time; try again later")
+        async with self._swapping:
+            old = self.current()
+            opening, texts = replace(self._opening, student=student), self._watch.texts()
+            try:
+                new, recall = await self.beside(lambda: loaded(workdir, opening, texts))
+            except Exception:
+                self.meters.swaps.labels("refused").inc()
+                raise
+            self._old = old
+            self._go_live(new)
+        return {"name": new.name, "documents": new.size, "canary_recall": recall}
+
+    def roll_back(self) -> dict[str, Any]:
+        """Puts back what was live before the last swap; once more, and the swap holds again.
+
+        Raises:
+            Refused: 409, there was no swap.
+        """
+        if self._old is None or self._swapping.locked():
+            raise Refused(409, "rollback: no swap is done; expected one; nothing has changed")
+        new, self._old = self._old, self.current()
+        self._go_live(new)
+        return {"name": new.name, "documents": new.size}
+
+    def _go_live(self, live: Live) -> None:
+        """From here on; requests that came before are answered by what was live then."""
+        self.live = live
+        self._watch.forget()
+        self.meters.documents.set(live.size)
+        self.meters.swaps.labels("done").inc()
 
     def current(self) -> Live:
         """What is live.

@@ -383,3 +383,64 @@ def test_a_damaged_workdir_ends_the_server_with_one_line(finished: Path, tmp_pat
     (line,) = [line for line in server.log if line.startswith("scalingnote: ")]
     assert "manifest.json: not there" in line
     assert not any("Traceback" in line for line in server.log)
+
+
+def other_student(finished: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of a workdir, and one whose student says that it is of another teacher."""
+    good, bad = (Path(shutil.copytree(finished, tmp_path / n)) for n in ("good", "bad"))
+    shutil.rmtree(bad / "student" / "kept", ignore_errors=True)
+    for path in (bad / "student" / "checkpoints").glob("*/meta/metadata"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": "f" * 64}))
+    return good, bad
+
+
+def test_what_is_live_is_swapped_without_a_failed_answer(finished: Path, tmp_path: Path) -> None:
+    good, bad = other_student(finished, tmp_path)
+    keys = {"SCALINGNOTE_ADMIN_KEY": "boss", "SCALINGNOTE_API_KEY": "user"}
+    server = LiveServer(Path(shutil.copytree(finished, tmp_path / "first")), **keys)
+    user, boss = ({"Authorization": f"Bearer {key}"} for key in ("user", "boss"))
+    seen: list[Any] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            seen.append(server.post("/search", {"query": "topic3", "k": 3}, **user))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert server.post("/admin/rollback", {}, **boss).status == 409
+        assert server.post("/admin/swap", {"workdir": str(good)}, **user).status == 401
+        refused = server.post("/admin/swap", {"workdir": str(bad)}, **boss)
+        assert refused.status == 422
+        assert "a student of another teacher (ffffffffffff)" in refused.body["error"]
+        for values, says in (
+            ({}, "workdir: not there"),
+            ({"workdir": 3}, "workdir: 3; expected a name"),
+            ({"workdir": str(tmp_path / "none")}, "no config.json in it"),
+            ({"workdir": "a\0b"}, "expected printable characters"),
+            ({"folder": "x"}, "folder: no field of this request"),
+        ):
+            answer = server.post("/admin/swap", values, **boss)
+            assert (answer.status, says in answer.body["error"]) == (422, True), answer
+        for _ in range(2):
+            swapped = server.post("/admin/swap", {"workdir": str(good)}, **boss)
+            assert swapped.status == 200, swapped
+            assert swapped.body["canary_recall"] == 1  # brute force
+        back = server.post("/admin/rollback", {}, **boss)
+        assert (back.status, back.body) == (200, {"name": "tiny", "documents": 40})
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        code = server.stop()
+    assert code == 0
+    assert {answer.status for answer in seen} == {200}
+    found = {tuple(h["id"] for h in answer.body["results"][0]["hits"]) for answer in seen}
+    assert len(found) == 1
+    assert not server.records("fault")
+
+
+def test_without_an_admin_key_nothing_is_swapped(server: LiveServer, finished: Path) -> None:
+    assert server.post("/admin/swap", {"workdir": str(finished)}).status == 404

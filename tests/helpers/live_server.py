@@ -41,10 +41,14 @@ class LiveServer:
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        found = self._first(STARTED)
-        self.port = int(found[1]) if found else 0
-        if wait:
-            self.wait_ready()
+        try:
+            found = self._first(STARTED)
+            self.port = int(found[1]) if found else 0
+            if wait:
+                self.wait_ready()
+        except BaseException:  # nobody has it, so nobody would end it
+            self.process.kill()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -52,7 +56,7 @@ class LiveServer:
             self.log.append(line.rstrip("\n"))
 
     def _first(self, wanted: re.Pattern[str]) -> re.Match[str] | None:
-        for _ in range(600):
+        for _ in range(2400):  # two minutes, on a busy machine
             for line in self.log:
                 if found := wanted.search(line):
                     return found
