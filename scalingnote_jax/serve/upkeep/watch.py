@@ -12,7 +12,7 @@ import numpy as np
 
 from scalingnote_jax.retrieval.engines.exact_index import ExactIndex
 from scalingnote_jax.retrieval.exact import overlap
-from scalingnote_jax.retrieval.scann_index import DEFAULT_K
+from scalingnote_jax.retrieval.scann.scann_index import DEFAULT_K
 from scalingnote_jax.serve.live import Live
 from scalingnote_jax.serve.meters import Meters
 from scalingnote_jax.vectors.encoder import unit_rows
