@@ -214,7 +214,7 @@ def test_held_out_queries_are_not_learned(
     assert main(["run", *words[1:]]) == 0
     err = capsys.readouterr().err
     assert f"{len(held)} texts of --distill.query_vectors are held-out queries" in err
-    assert "distill: 30 query texts; watched on 5 others" in err
+    assert "distill: 30 query texts (" in err
     assert set(rows_of(tmp_path / "w")) == {
         ("bm25", "lexical"),
         ("student", "exact"),

@@ -303,7 +303,7 @@ def test_a_checkpoint_and_another_mesh(form: Form, tmp_path: Path) -> None:
         )
     )
     checkpoints = TrainingCheckpoints(tmp_path)
-    checkpoints.save(state, 3, {})
+    checkpoints.save(state, 3, {"inputs": "x"})
     restored = checkpoints.restore_params(3, shapes, spread.frozen)
     checkpoints.close()
     for path, x in state.frozen.items():

@@ -60,7 +60,7 @@ def project(rounds: tuple[str, ...] = ("none",), **changes: Any) -> Project:
         refine=RefineConfig(batch_size=10, duration=""),
         encode=EncodeConfig(),
         exact=ExactConfig(),
-        stages=Stages.of("test", "3 epochs", ""),
+        stages=Stages.of("test", "1 epochs", "3 epochs", "", "random"),
     )
     return replace(base, **changes)
 
@@ -99,11 +99,11 @@ def test_stage_2_is_the_teachers_forward_and_the_students_training():
 def test_stage_3_sees_every_query_of_its_epochs():
     cfg = project(
         refine=RefineConfig(batch_size=10, duration="2 epochs"),
-        stages=Stages.of("test", "3 epochs", "2 epochs"),
+        stages=Stages.of("test", "1 epochs", "3 epochs", "2 epochs", "random"),
     )
     rows = steps_of(project_cost(cfg, Amounts(queries=500), PLAN, ENCODE, four_chips()))
     assert rows["refine"]["amount"] == 1000
-    without = project(stages=Stages.of("test", "", ""))
+    without = project(stages=Stages.of("test", "1 epochs", "", "", "random"))
     rows = steps_of(project_cost(without, Amounts(queries=500), PLAN, ENCODE, four_chips()))
     assert not rows.keys() & {"distill", "refine"}
 

@@ -129,6 +129,6 @@ def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="split_special_tokens true"):
         load_tokenizer(str(tmp_path))
     config.write_text("{")
-    with pytest.raises(UserError, match="cannot be read as AutoTokenizer does") as error:
+    with pytest.raises(UserError, match="cannot be read") as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)

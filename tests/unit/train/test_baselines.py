@@ -215,7 +215,10 @@ def test_costs_of_a_finished_run(finished: Path, tiny_config: Path) -> None:
 
 
 def test_no_costs_of_what_was_not_trained(tmp_path: Path) -> None:
-    subject = SimpleNamespace(workdir=Workdir(tmp_path), stages=config("twinbert").stages)
+    teacher = config("twinbert").teacher
+    towers = SimpleNamespace(teacher=teacher, student_config=teacher.query)
+    stages = config("twinbert").stages
+    subject = SimpleNamespace(workdir=Workdir(tmp_path), stages=stages, towers=towers)
     assert costs(subject) == {}
 
 

@@ -56,8 +56,7 @@ def test_values_are_made_once_and_not_used_when_damaged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept("t"), np.arange(5) * 2)  # of something else: made anew
     path = tmp_path / "kept" / frozen.FILE
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    with pytest.raises(UserError, match="delete the folder"):
-        kept("t")
+    np.testing.assert_array_equal(kept("t"), np.arange(5) * 3)  # damaged: made anew
 
 
 def test_the_teachers_best_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,5 +77,5 @@ def test_what_a_checkpoint_says_is_read_as_orbax_reads_it(work: Path) -> None:
     assert step is not None
     assert _newest_meta(folder) == checkpoints.meta(step)
     (folder / str(step) / "meta" / "metadata").write_text("{")
-    with pytest.raises(scalingnote_jax.errors.UserError, match="cannot be read"):
+    with pytest.raises(scalingnote_jax.errors.UserError, match="its description is damaged"):
         _newest_meta(folder)
