@@ -48,6 +48,7 @@ class Checkpoints:
         Raises:
             DamagedCheckpoint: it is not as it was saved.
         """
+        self._manager.wait_until_finished()  # one that is being saved has no description yet
         return read_meta(self.folder / str(step))
 
     def restore_params(self, step: int, like: Flat, shardings: Flat) -> Flat:

@@ -184,10 +184,10 @@ class ScannIndex:
 
 
 def index_facts(dir: str | Path) -> dict[str, Any]:
-    """What an evaluation says of the index: kind, settings, memory_bytes, disk_bytes, tuning,
-    tuned_on, target_recall, depths.
+    """What an evaluation says of the index, of whichever engine: kind, settings, memory_bytes,
+    disk_bytes, tuning, tuned_on, target_recall, depths.
     """
-    manifest = read_manifest(Path(dir), "index", REBUILD, _FORM)
+    manifest = read_manifest(Path(dir), "index", REBUILD, {"kind": str})
     names = ("kind", "settings", "memory_bytes", "disk_bytes", "tuning", "tuned_on")
     return {
         name: manifest[name] for name in (*names, "target_recall", "depths") if name in manifest
