@@ -24,6 +24,7 @@ from live_server import LiveServer
 
 import scalingnote_jax
 from scalingnote_jax.cli import main
+from scalingnote_jax.hashing import content_hash
 
 pytestmark = pytest.mark.slow
 
@@ -390,7 +391,9 @@ def other_student(finished: Path, tmp_path: Path) -> tuple[Path, Path]:
     good, bad = (Path(shutil.copytree(finished, tmp_path / n)) for n in ("good", "bad"))
     shutil.rmtree(bad / "student" / "kept", ignore_errors=True)
     for path in (bad / "student" / "checkpoints").glob("*/meta/metadata"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": "f" * 64}))
+        meta = json.loads(path.read_text()) | {"teacher": "f" * 64}
+        del meta["own_hash"]
+        path.write_text(json.dumps(meta | {"own_hash": content_hash(meta)}))
     return good, bad
 
 

@@ -22,13 +22,14 @@ def model(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def config(tiny_config: Path, model: Path) -> Path:
+def config(tiny_config: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config that evaluates that folder, with test judgements only, and may teach from it."""
-    only_test = tiny_config.with_name("only_test")
+    folder = tmp_path_factory.mktemp("as_they_come")  # of this process alone
+    only_test = folder / "only_test"
     shutil.copytree(tiny_config.parent / "beir", only_test)
     for split in ("train", "dev"):
         (only_test / "qrels" / f"{split}.tsv").unlink()
-    path = tiny_config.with_name("as_they_come.py")
+    path = folder / "as_they_come.py"
     path.write_text(
         tiny_config.read_text()
         .replace(
